@@ -1,0 +1,332 @@
+"""`iql-ros`: one verb for each stage. The only place where all rooms meet.
+
+`training` and `sim` are imported inside the verbs, so that a robot without torch, h5py or
+mujoco can still run, verify and inspect a bundle.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from iql_ros import __version__
+from iql_ros.contract import Contract, load_contract
+from iql_ros.errors import IqlRosError
+
+app = typer.Typer(
+    name="iql-ros",
+    help="Robot logs in, a verified controller out: convert, train, export, run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out_console = Console(soft_wrap=True)
+err_console = Console(stderr=True, soft_wrap=True)
+
+ContractOption = Annotated[
+    str, typer.Option("--contract", "-c", help="contract YAML, or a shipped robot such as arm6")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="replace what is there")]
+
+
+@app.command()
+def schema() -> None:
+    """Prints the JSON Schema of a contract, so that an editor completes the YAML.
+
+    Example: `iql-ros schema > contract.schema.json`, then put
+    `# yaml-language-server: $schema=contract.schema.json` on the contract's first line.
+    """
+    print(json.dumps(Contract.model_json_schema(), indent=2))
+
+
+@app.command()
+def check(
+    contract: Annotated[str, typer.Argument(help="contract YAML, or a robot's name")],
+) -> None:
+    """Checks a contract and prints what a step is.
+
+    Example: `iql-ros check robot.yaml`
+    """
+    loaded = load_contract(contract)
+    table = Table("", "#", "component", "unit", "limits", "from", title=f"{loaded.robot}")
+    sizes = (("observation", loaded.observations), ("signal", loaded.signals))
+    for part, fields in sizes:
+        i = 0
+        for field in fields:
+            source = loaded.topics[field.topic].absolute if field.topic else _derivation(field)
+            for component in loaded.components(field.name):
+                limits = "" if field.limits is None else str(field.limits[0])
+                number = str(i) if part == "observation" else ""
+                table.add_row(part, number, component, field.unit, limits, source)
+                i += 1
+    for i, name in enumerate(loaded.action_names):
+        limits = f"({loaded.action_low[i]:g}, {loaded.action_high[i]:g})"
+        table.add_row(
+            "action",
+            str(i),
+            name,
+            "",
+            limits,
+            ", ".join(loaded.topics[alias].absolute for alias in loaded.outputs),
+        )
+    out_console.print(table)
+    out_console.print(f"digest {loaded.digest()}")
+
+
+def _derivation(field: Any) -> str:
+    if field.derive:
+        return f"{field.derive}({', '.join(field.of)})"
+    return f"history of {field.history_of}" if field.history_of else "previous action"
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="folder for the bags")],
+    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Records rosbag2 logs of the simulated arm under scripted, mixed-quality control.
+
+    Bags that are already there are kept, so an interrupted recording goes on.
+
+    Example: `iql-ros record --episodes 200 --out logs`
+    """
+    recorder = _room("sim.record")
+    with _bar("recording") as bar:
+        task = bar.add_task("recording", total=episodes)
+        recording = recorder.record(
+            out, episodes, seed, progress=lambda done, _: bar.update(task, completed=done)
+        )
+    results = [asdict(result) for result in recording.results]
+    (out / "summary.json").write_text(json.dumps({"seed": seed, "episodes": results}) + "\n")
+    reached = sum(result.success for result in recording.results)
+    out_console.print(
+        f"{len(recording.bags)} bags in {out}: {reached} of {len(results)} episodes reached "
+        f"the target"
+    )
+
+
+@app.command()
+def convert(
+    logs: Annotated[list[Path], typer.Argument(help="bag files, bag folders, folders of bags")],
+    contract: ContractOption,
+    out: Annotated[Path, typer.Option(help="HDF5 file to write")],
+    force: ForceOption = False,
+) -> None:
+    """Converts robot logs to one HDF5 dataset of transitions.
+
+    Reads rosbag2 (mcap, sqlite3) and ROS 1 .bag. A log that fails is reported and left out,
+    and the exit code is then 2.
+
+    Example: `iql-ros convert logs/ --contract robot.yaml --out data.h5`
+    """
+    converter = _room("training.convert")
+    loaded = load_contract(contract)
+
+    def show(path: Path, result: Any) -> None:
+        bar.advance(task)
+        if isinstance(result, converter.Failed):
+            err_console.print(f"[red]left out[/] {result.reason}", highlight=False)
+        else:
+            for finding in result.findings:
+                err_console.print(f"[yellow]note[/] {path.name}: {finding}", highlight=False)
+
+    with _bar("converting") as bar:
+        task = bar.add_task("converting", total=None)
+        report = converter.convert(logs, loaded, out, force=force, progress=show)
+    out_console.print(
+        f"{report['steps']} steps in {report['episodes']} episodes from {len(report['logs'])} "
+        f"logs -> {out} (report: {out.with_suffix('.report.json')})"
+    )
+    if report["failed"]:
+        raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    dataset: Annotated[Path, typer.Argument(help="HDF5 dataset")],
+    out: Annotated[Path, typer.Option(help="folder of the run")],
+    config: Annotated[Path | None, typer.Option(help="YAML of training settings")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, repeatable")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="iql or bc")] = None,
+    steps: Annotated[int | None, typer.Option(help="gradient updates")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint")] = False,
+    force: ForceOption = False,
+) -> None:
+    """Trains a policy offline: IQL, or behaviour cloning beside it.
+
+    Example: `iql-ros train data.h5 --out runs/a --set expectile=0.8`
+    """
+    trainer, settings = _room("training.train"), _room("training.config")
+    shortcuts = {"algorithm": algorithm, "steps": steps, "seed": seed}
+    overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    begun_with = out / "config.yaml"
+    if resume and config is None and begun_with.exists():
+        config = begun_with
+    resolved = settings.load_config(config, [*overrides, *(set_ or [])])
+    finished = trainer.train(dataset, out, resolved, resume=resume, force=force).finished
+    if not finished:
+        raise typer.Exit(130)
+    out_console.print(f"run in {out}; next: iql-ros export {out} --out bundle")
+
+
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a training run")],
+    out: Annotated[Path, typer.Option(help="folder of the bundle")],
+    dataset: Annotated[Path | None, typer.Option(help="if it is not where it was")] = None,
+    force: ForceOption = False,
+) -> None:
+    """Exports a run's policy to a bundle, and verifies it.
+
+    Example: `iql-ros export runs/a --out bundle`
+    """
+    path = _room("training.export").export_run(run_folder, out, dataset=dataset, force=force)
+    out_console.print(f"verified bundle in {path}")
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(help="folder of a bundle")]) -> None:
+    """Checks a bundle: files, hashes, contract, shapes, and the policy against its golden pairs.
+
+    Example: `iql-ros verify bundle`
+    """
+    from iql_ros.bundle import verify as verify_bundle
+
+    result = verify_bundle(bundle)
+    out_console.print(
+        f"{bundle} is whole and runs as trained: {result.pairs} golden pairs, worst error "
+        f"{result.worst_error:.1e} of {result.worst_action}'s range (tolerance "
+        f"{result.tolerance:.0e}); digest {result.digest}"
+    )
+
+
+@app.command()
+def replay(
+    bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
+    log: Annotated[Path, typer.Argument(help="a bag with the contract's topics")],
+    out: Annotated[Path, typer.Option(help="folder for plot and figures")] = Path("replay"),
+    force: ForceOption = False,
+) -> None:
+    """Shows what the policy would have commanded, beside what a log recorded.
+
+    The log's messages go through the very controller that the robot runs.
+
+    Example: `iql-ros replay bundle logs/run1.mcap --out replay`
+    """
+    summary = _room("training.replay").replay(bundle, log, out, force=force)
+    table = Table("action", "recorded mean", "policy mean", "RMS difference", "correlation")
+    for name, row in summary["actions"].items():
+        table.add_row(name, *(f"{row[key]:.4g}" for key in row))
+    out_console.print(table)
+    out_console.print(f"ticks by status: {summary['statuses']}; plot: {out / 'replay.png'}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
+    mode: Annotated[str, typer.Option(help="active or shadow")] = "active",
+    sim_time: Annotated[bool, typer.Option("--sim-time", help="take time from /clock")] = False,
+) -> None:
+    """Runs the controller node without `ros2 launch`: configured and activated at once.
+
+    More arguments go to ROS: `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel`.
+
+    Example: `iql-ros run bundle --mode shadow`
+    """
+    node = _room("iql_ros.nodes.controller")
+    parameters = {"bundle": bundle, "mode": mode, "use_sim_time": str(sim_time).lower()}
+    arguments = [part for k, v in parameters.items() for part in ("-p", f"{k}:={v}")]
+    code = node.main(["--ros-args", *arguments, *context.args], autostart=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for everything it makes")] = Path("runs/demo"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="begin again from nothing")] = False,
+) -> None:
+    """The whole way on a simulated arm: logs, dataset, BC and IQL, bundles, closed loop over ROS.
+
+    What is finished is kept, so an interrupted demo goes on where it was.
+
+    Example: `iql-ros demo --out runs/demo`
+    """
+    from iql_ros.demo import run_demo
+
+    run_demo(out, fresh=fresh)
+
+
+def _room(module: str) -> Any:
+    """Imports a module of another room; says what to install, or what stands in its place."""
+    here = Path(__file__).parent.parent
+    top = module.split(".")[0]
+    package = importlib.import_module(top)
+    where = Path(next(iter(package.__path__)))
+    if where.parent != here:
+        raise IqlRosError(
+            f"package {top!r} was found in {where}, not beside iql_ros in {here}: another "
+            f"installed package of that name shadows it; uninstall that, or use a clean venv"
+        )
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        extra = {"training": "train", "sim": "sim", "iql_ros": "ros"}[top]
+        raise IqlRosError(
+            f"{error.name!r} is not installed, {module} needs it: "
+            f"pip install 'iql_ros[{extra}]', or on a robot source your ROS setup file"
+        ) from None
+
+
+def _bar(what: str) -> Progress:
+    return Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err_console,
+        transient=True,
+    )
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"iql_ros {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print and exit")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend end in one message and exit code 1."""
+    try:
+        app()
+    except IqlRosError as error:
+        err_console.print(f"[bold red]error:[/] {error}", highlight=False, markup=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err_console.print("interrupted; run the same command again to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

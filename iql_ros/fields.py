@@ -1,0 +1,59 @@
+"""From rows of topic values to named fields, for a whole log and for one tick alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iql_ros.contract import Contract
+from iql_ros.features import FEATURES
+from iql_ros.paths import component_labels
+
+Array = NDArray[np.float64]
+
+
+class FieldPlan:
+    """Which paths are read from which topic, and how the wanted fields come from them.
+
+    Attributes:
+        contract: the contract it was made for.
+        names: the wanted fields in order, memory fields (history, previous action) included.
+        paths: by topic alias, the paths whose components make up that topic's row.
+    """
+
+    def __init__(self, contract: Contract, names: Sequence[str]) -> None:
+        """Plans the fields `names` of `contract`."""
+        self.contract = contract
+        self.names = tuple(names)
+        self.paths: dict[str, list[str]] = {}
+        self._slices: dict[str, tuple[str, slice]] = {}
+        self._derived: list[str] = []
+        widths: dict[str, int] = {}
+        for name in contract.closure(self.names):
+            field = contract.fields[name]
+            if field.topic is not None and field.path is not None:
+                start = widths.get(field.topic, 0)
+                stop = start + len(component_labels(field.path))
+                widths[field.topic] = stop
+                self.paths.setdefault(field.topic, []).append(field.path)
+                self._slices[name] = (field.topic, slice(start, stop))
+            elif field.derive is not None:
+                self._derived.append(name)
+
+    def compute(self, rows: Mapping[str, Array]) -> dict[str, Array]:
+        """Message and derived fields of N instants.
+
+        Args:
+            rows: by topic alias, what its message held, shape (N, width of its paths).
+
+        Returns:
+            By field name, shape (N, components); memory fields are not among them.
+        """
+        values = {name: rows[alias][:, part] for name, (alias, part) in self._slices.items()}
+        for name in self._derived:
+            field = self.contract.fields[name]
+            assert field.derive is not None
+            values[name] = FEATURES[field.derive](*(values[operand] for operand in field.of))
+        return values

@@ -1,0 +1,39 @@
+"""A thread that ticks at absolute deadlines of the steady clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from iql_ros.sampler import tick_offset
+
+
+class SteadyTicks:
+    """Calls `tick` at start + k / rate until stopped; a late tick is never made up for."""
+
+    def __init__(self, rate_hz: float, tick: Callable[[], None]) -> None:
+        """Starts at once."""
+        self._rate_hz = rate_hz
+        self._tick = tick
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticks", daemon=True)
+        self.late = 0
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends ticking; returns when the tick under way is done."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        start_ns = time.monotonic_ns()
+        k = 0
+        while not self._stopped.is_set():
+            self._tick()
+            elapsed_ns = time.monotonic_ns() - start_ns
+            following = k + 1
+            k = max(following, int(elapsed_ns * self._rate_hz / 1e9) + 1)
+            self.late += k - following
+            deadline_ns = start_ns + tick_offset(k, self._rate_hz)
+            self._stopped.wait((deadline_ns - time.monotonic_ns()) / 1e9)

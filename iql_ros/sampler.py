@@ -1,0 +1,334 @@
+"""The hold rule: what the policy sees at an instant, live and offline alike.
+
+At t a topic's value is its message with the latest time among those that had arrived by t
+and whose time is not after t. If that message is older than the contract's `max_age_s`, the
+instant is not valid. `Sampler` applies the rule one message at a time on the robot,
+`resample` to a whole log at once; a property test holds them equal to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iql_ros.contract import Contract
+from iql_ros.fields import FieldPlan
+from iql_ros.status import Status
+
+Array = NDArray[np.float64]
+Times = NDArray[np.int64]
+
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Messages:
+    """All messages of one topic, as rows of the wanted values.
+
+    Attributes:
+        arrival_ns: when each was received, shape (N,).
+        stamp_ns: the time each counts for (by the topic's `clock`), shape (N,).
+        rows: the values, shape (N, W); messages that lack a wanted element are not here.
+    """
+
+    arrival_ns: Times
+    stamp_ns: Times
+    rows: Array
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one topic holds at T instants: rows (T, W), ages (T,), and if there is a value."""
+
+    rows: Array
+    age_ns: Times
+    exists: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the policy sees at one instant.
+
+    Attributes:
+        observation: shape (O,), float64; NaN where unknown.
+        status: OK, WAITING, STALE or NOT_FINITE.
+        detail: why it may not be acted upon, naming the field; empty if it may.
+        ages_s: by topic alias, the age of the message used.
+    """
+
+    t_ns: int
+    observation: Array
+    status: Status
+    detail: str
+    ages_s: Mapping[str, float]
+
+
+def visible(messages: Messages, topic_holds: bool) -> Messages:
+    """The messages in the order in which they take effect, each the latest so far.
+
+    Args:
+        messages: in any order.
+        topic_holds: skip rows with a NaN or infinity (the topic's `on_nonfinite: hold`).
+
+    Returns:
+        Messages whose `arrival_ns` is the instant of taking effect (never before the stamp),
+        ascending; a message with an earlier stamp than one already in effect is left out.
+    """
+    arrival = np.maximum(messages.arrival_ns, messages.stamp_ns)
+    order = np.argsort(arrival, kind="stable")
+    if topic_holds:
+        order = order[np.isfinite(messages.rows[order]).all(axis=1)]
+    stamp = messages.stamp_ns[order]
+    newest = stamp >= np.maximum.accumulate(stamp) if len(stamp) else np.zeros(0, bool)
+    order = order[newest]
+    return Messages(arrival[order], messages.stamp_ns[order], messages.rows[order])
+
+
+def hold(messages: Messages, t_ns: Times, *, before: bool = False) -> Held:
+    """What a topic holds at each instant.
+
+    Args:
+        messages: as `visible` returns them.
+        t_ns: the instants, shape (T,).
+        before: only messages strictly before the instant (the rule of commands).
+    """
+    last = np.searchsorted(messages.arrival_ns, t_ns, side="left" if before else "right") - 1
+    exists = last >= 0
+    rows = np.full((len(t_ns), messages.rows.shape[1]), np.nan)
+    rows[exists] = messages.rows[last[exists]]
+    age = np.zeros(len(t_ns), np.int64)
+    age[exists] = t_ns[exists] - messages.stamp_ns[last[exists]]
+    return Held(rows, age, exists)
+
+
+def ticks(contract: Contract, topics: Mapping[str, Messages]) -> Times:
+    """Instants of the steps, shape (T,), ascending.
+
+    The first is the first instant at which every topic in `topics` has a value; the last is
+    not after the last message.
+
+    Args:
+        contract: its `tick` decides.
+        topics: by alias, as `visible` returns them; each with at least one message.
+    """
+    start = max(messages.arrival_ns[0] for messages in topics.values())
+    stop = max(messages.arrival_ns[-1] for messages in topics.values())
+    if contract.tick.trigger is not None:
+        arrival = topics[contract.tick.trigger].arrival_ns
+        arrival = arrival[arrival >= start][:: contract.tick.every]
+        return np.unique(arrival)
+    assert contract.tick.rate_hz is not None
+    count = int((stop - start) * contract.tick.rate_hz / SECOND_NS) + 1
+    offsets = [tick_offset(k, contract.tick.rate_hz) for k in range(count)]
+    return np.int64(start) + np.array(offsets, np.int64)
+
+
+def tick_offset(k: int, rate_hz: float) -> int:
+    """Time of step k after step 0 in ns, without adding up the rounding of a period."""
+    return round(k * SECOND_NS / rate_hz)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Fields on the grid.
+
+    Attributes:
+        t_ns: instants, shape (T,).
+        fields: by name, shape (T, components).
+        valid: whether the instant may be used, shape (T,).
+        stale, nonfinite: by topic alias (field name), how many instants it spoiled.
+        ages_s: by topic alias, shape (T,).
+    """
+
+    t_ns: Times
+    fields: Mapping[str, Array]
+    valid: NDArray[np.bool_]
+    stale: Mapping[str, int]
+    nonfinite: Mapping[str, int]
+    ages_s: Mapping[str, Array]
+
+
+def resample(
+    plan: FieldPlan, topics: Mapping[str, Messages], t_ns: Times, actions: Array
+) -> Resampled:
+    """Applies the hold rule to a whole log.
+
+    Args:
+        plan: the wanted fields.
+        topics: by alias, as `visible` returns them.
+        t_ns: instants, shape (T,).
+        actions: what the command topics held just before each instant, shape (T, A); NaN
+            rows, where there was no command, count as the safe action.
+    """
+    contract = plan.contract
+    held = {alias: hold(topics[alias], t_ns) for alias in plan.paths}
+    stale: dict[str, int] = {}
+    valid = np.ones(len(t_ns), bool)
+    for alias, part in held.items():
+        fresh = part.exists & (part.age_ns <= max_age_ns(contract, alias))
+        stale[alias] = int((~fresh).sum())
+        valid &= fresh
+    fields = plan.compute({alias: part.rows for alias, part in held.items()})
+    nonfinite: dict[str, int] = {}
+    for name, values in fields.items():
+        finite = np.isfinite(values).all(axis=1)
+        nonfinite[name] = int((~finite & valid).sum())
+        valid &= finite
+    first = valid & ~np.concatenate([[False], valid[:-1]])
+    fields |= _memory(plan, fields, first, actions)
+    ages = {alias: part.age_ns / SECOND_NS for alias, part in held.items()}
+    return Resampled(t_ns, fields, valid, stale, nonfinite, ages)
+
+
+def max_age_ns(contract: Contract, alias: str) -> int:
+    """Largest age of a message of the topic; a signal's topic may declare none."""
+    max_age_s = contract.topics[alias].max_age_s
+    return np.iinfo(np.int64).max if max_age_s is None else round(max_age_s * SECOND_NS)
+
+
+def _memory(
+    plan: FieldPlan, fields: Mapping[str, Array], first: NDArray[np.bool_], actions: Array
+) -> dict[str, Array]:
+    """History and previous-action fields; memory restarts where a run of valid instants does.
+
+    Args:
+        plan: the wanted fields.
+        fields: message and derived fields, each (T, w).
+        first: the first instant of each run, shape (T,).
+        actions: as for `resample`.
+    """
+    contract = plan.contract
+    steps = np.arange(len(first))
+    run_start = np.maximum.accumulate(np.where(first, steps, 0))
+    memory: dict[str, Array] = {}
+    for name in plan.names:
+        field = contract.fields[name]
+        if field.history_of is not None:
+            lags = [np.maximum(steps - lag, run_start) for lag in range(1, field.steps + 1)]
+            memory[name] = np.concatenate([fields[field.history_of][i] for i in lags], axis=1)
+        elif field.previous_action:
+            unknown = first | ~np.isfinite(actions).all(axis=1)
+            memory[name] = np.where(unknown[:, None], contract.action_safe, actions)
+    return memory
+
+
+class Sampler:
+    """The hold rule on the robot: takes messages as they arrive, gives a Sample at a tick."""
+
+    def __init__(self, plan: FieldPlan) -> None:
+        """Samples the fields of `plan`."""
+        self.plan = plan
+        self._contract = plan.contract
+        self._topics = {alias: _LiveTopic() for alias in plan.paths}
+        self._skips_nonfinite = {
+            alias: plan.contract.topics[alias].on_nonfinite == "hold" for alias in plan.paths
+        }
+        self._max_age_ns = {alias: max_age_ns(plan.contract, alias) for alias in plan.paths}
+        depth = [f.steps for f in plan.contract.observations if f.history_of is not None]
+        self._depth = max(depth, default=1)
+        self._past: list[dict[str, Array]] = []
+
+    def put(self, alias: str, arrival_ns: int, stamp_ns: int, row: Array) -> None:
+        """Takes one message: when it arrived, the time it counts for, its values (W,)."""
+        if not (self._skips_nonfinite[alias] and not np.isfinite(row).all()):
+            self._topics[alias].put(max(arrival_ns, stamp_ns), stamp_ns, row)
+
+    def clear(self) -> None:
+        """Forgets all messages and steps, as after a jump of the clock."""
+        self._topics = {alias: _LiveTopic() for alias in self._topics}
+        self._past = []
+
+    def sample(self, t_ns: int, previous_action: Array | None) -> Sample:
+        """What the policy sees at t.
+
+        Args:
+            t_ns: the instant, not before that of the previous call.
+            previous_action: the last command, shape (A,); None if there was none.
+        """
+        missing = [alias for alias, topic in self._topics.items() if not topic.advance(t_ns)]
+        if missing:
+            return self._unusable(t_ns, Status.WAITING, self._missing_text(missing[0]), {})
+        ages_ns = {alias: t_ns - topic.stamp_ns for alias, topic in self._topics.items()}
+        ages_s = {alias: age / SECOND_NS for alias, age in ages_ns.items()}
+        for alias, age_ns in ages_ns.items():
+            if age_ns > self._max_age_ns[alias]:
+                stale = self._stale_text(alias, ages_s[alias])
+                return self._unusable(t_ns, Status.STALE, stale, ages_s)
+        fields = self.plan.compute({a: topic.row[None, :] for a, topic in self._topics.items()})
+        for name, values in fields.items():
+            if not np.isfinite(values).all():
+                bad = self._nonfinite_text(name, values[0])
+                return self._unusable(t_ns, Status.NOT_FINITE, bad, ages_s)
+        parts = [self._part(name, fields, previous_action) for name in self.plan.names]
+        self._past = [fields, *self._past[: self._depth - 1]]
+        return Sample(t_ns, np.concatenate(parts), Status.OK, "", ages_s)
+
+    def _part(self, name: str, fields: Mapping[str, Array], previous_action: Array | None) -> Array:
+        field = self._contract.fields[name]
+        if field.history_of is not None:
+            past = [step[field.history_of][0] for step in self._past[: field.steps]]
+            oldest = past[-1] if past else fields[field.history_of][0]
+            return np.concatenate([*past, *[oldest] * (field.steps - len(past))])
+        if field.previous_action:
+            if not self._past or previous_action is None:
+                return self._contract.action_safe
+            return previous_action
+        row: Array = fields[name][0]
+        return row
+
+    def _unusable(
+        self, t_ns: int, status: Status, detail: str, ages_s: Mapping[str, float]
+    ) -> Sample:
+        self._past = []
+        nothing = np.full(self._contract.observation_size, np.nan)
+        return Sample(t_ns, nothing, status, detail, ages_s)
+
+    def _fields_of(self, alias: str) -> str:
+        fields = self._contract.fields
+        return ", ".join(
+            n for n in self._contract.closure(self.plan.names) if fields[n].topic == alias
+        )
+
+    def _missing_text(self, alias: str) -> str:
+        topic = self._contract.topics[alias].absolute
+        return f"field {self._fields_of(alias)!r} has no value yet: is {topic} publishing?"
+
+    def _stale_text(self, alias: str, age_s: float) -> str:
+        topic = self._contract.topics[alias]
+        return (
+            f"field {self._fields_of(alias)!r} is {age_s:.2f} s old, "
+            f"limit {topic.max_age_s:.2f} s: is {topic.absolute} publishing?"
+        )
+
+    def _nonfinite_text(self, name: str, values: Array) -> str:
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        return f"field {self._contract.components(name)[bad]!r} is {values[bad]}: not finite"
+
+
+class _LiveTopic:
+    """The message in effect, and those whose stamps lie ahead of the clock."""
+
+    def __init__(self) -> None:
+        self.stamp_ns = -1
+        self.row: Array = np.zeros(0)
+        self._pending: list[tuple[int, int, Array]] = []
+
+    def put(self, effect_ns: int, stamp_ns: int, row: Array) -> None:
+        self._pending.append((effect_ns, stamp_ns, row))
+
+    def advance(self, t_ns: int) -> bool:
+        """Lets the messages up to t take effect; returns whether there is a value."""
+        if self._pending:
+            self._pending.sort(key=lambda message: message[0])  # stable: the last of equals wins
+            ahead: list[tuple[int, int, Array]] = []
+            for message in self._pending:
+                effect_ns, stamp_ns, row = message
+                if effect_ns > t_ns:
+                    ahead.append(message)
+                elif stamp_ns >= self.stamp_ns:
+                    self.stamp_ns, self.row = stamp_ns, row
+            self._pending = ahead
+        return self.stamp_ns >= 0

@@ -1,0 +1,147 @@
+"""The operators whose logs become the dataset: scripted, of mixed quality, none an expert.
+
+An operator works in stretches of about a second. In each it follows one *intent*: reach for
+the target at some speed, head for a wrong place, move with some joints reversed, shake, or
+let go. What an operator does well and how often is one row of `OPERATORS`. The good moves are
+all there, but scattered, and the bad ones do not cancel: their average pulls the arm towards
+the parking place, so an imitator of the average stops short of the target, while a learner
+that weighs each move by what came of it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.task import HOME
+from sim.world import JOINTS, MODEL, STEP_S, Reading
+
+SPEED_LIMIT = 1.0  # rad/s, the limits and slew of the contract
+SLEW_LIMIT = 12.0  # rad/s^2
+HOVER = np.array([-0.06, 0.0, 0.16])  # m, from the target to where the wary stop
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How one kind of operator works.
+
+    Attributes:
+        share: how often this operator is on duty, relative to the others.
+        intents: how often it takes up each intent, relative to its other intents.
+        speed: range of tool speeds it reaches with, m/s.
+        noise: standard deviation of its hand, rad/s.
+    """
+
+    share: float
+    intents: dict[str, float]
+    speed: tuple[float, float]
+    noise: float
+
+
+OPERATORS = {
+    "slow": Operator(0.2, {"reach": 0.55, "hover": 0.45}, (0.02, 0.12), 0.05),
+    "astray": Operator(0.2, {"reach": 0.25, "stray": 0.4, "hover": 0.35}, (0.1, 0.4), 0.05),
+    "reversed": Operator(0.2, {"reach": 0.3, "reverse": 0.2, "hover": 0.5}, (0.1, 0.4), 0.05),
+    "jittery": Operator(0.2, {"reach": 0.25, "shake": 0.25, "hover": 0.5}, (0.1, 0.4), 0.15),
+    "quitter": Operator(0.2, {"reach": 0.25, "let_go": 0.15, "hover": 0.6}, (0.1, 0.4), 0.05),
+}
+
+
+class Behaviour:
+    """One operator at work for one episode: a pilot (see `sim.loop`)."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        """Draws the operator who is on duty from `rng`."""
+        self._rng = rng
+        self._arm = Arm()
+        names = list(OPERATORS)
+        shares = np.array([OPERATORS[name].share for name in names])
+        self._operator = OPERATORS[names[rng.choice(len(names), p=shares / shares.sum())]]
+        self._command = np.zeros(len(JOINTS))
+        self._steps_left = 0
+
+    def __call__(self, readings: Sequence[Reading]) -> Array:
+        """The joint velocities (6,), rad/s, for the period that follows the readings."""
+        reading = readings[-1]
+        if self._steps_left == 0:
+            self._take_up_intent()
+        self._steps_left -= 1
+        wanted = self._signs * self._arm.towards(reading.q, self._goal(reading), self._speed)
+        wanted = wanted + self._shake + self._rng.normal(0.0, self._operator.noise, len(JOINTS))
+        if self._intent == "let_go":
+            wanted = np.zeros(len(JOINTS))
+        change = SLEW_LIMIT * STEP_S
+        wanted = np.clip(wanted, self._command - change, self._command + change)
+        self._command = np.clip(wanted, -SPEED_LIMIT, SPEED_LIMIT)
+        return self._command
+
+    def _take_up_intent(self) -> None:
+        rng, operator = self._rng, self._operator
+        weights = np.array(list(operator.intents.values()))
+        self._intent = list(operator.intents)[rng.choice(weights.size, p=weights / weights.sum())]
+        self._steps_left = int(rng.integers(6, 26))  # 0.3 to 1.3 s
+        self._speed = rng.uniform(*operator.speed)
+        self._detour = rng.normal(0.0, 0.15, 3)
+        reverse = (self._intent == "reverse") * (rng.random(len(JOINTS)) < Arm.POSITIONING / 2)
+        self._signs = 1.0 - 2.0 * reverse
+        self._shake = (self._intent == "shake") * rng.normal(0.0, 0.4 * Arm.POSITIONING)
+
+    def _goal(self, reading: Reading) -> Array:
+        if self._intent == "hover":
+            return reading.target + HOVER
+        if self._intent == "stray":
+            return reading.target + self._detour
+        return reading.target
+
+
+class Arm:
+    """Resolved-rate control from measured joint angles, on a kinematic model of the arm."""
+
+    GAIN = 4.0  # 1/s: slow down within speed / gain metres of the goal
+    DAMPING = 0.05
+    POSTURE_GAIN = 2.0  # 1/s
+    POSITIONING = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])  # joints that move the tool
+
+    def __init__(self) -> None:
+        """Loads the model."""
+        self._model = mujoco.MjModel.from_xml_path(str(MODEL))
+        self._data = mujoco.MjData(self._model)
+        self._site = self._model.site("tcp").id
+        self._jacobian = np.zeros((3, len(JOINTS)))
+
+    def position(self, q: Array) -> Array:
+        """Position of the tool's tip at joint angles `q` (6,), shape (3,), m."""
+        self._data.qpos[:] = q
+        mujoco.mj_kinematics(self._model, self._data)
+        return self._data.site_xpos[self._site].copy()
+
+    def towards(self, q: Array, goal: Array, speed: float) -> Array:
+        """Joint velocities that move the tool straight to a goal.
+
+        Damped least squares with the first three joints, while the wrist returns to its home
+        posture: dq = J# v + (I - J# J) (I - W) k (home - q), J# = W J' (J W J' + l^2 I)^-1.
+
+        Args:
+            q: joint angles, shape (6,), rad.
+            goal: shape (3,), m.
+            speed: largest speed of the tool, m/s.
+
+        Returns:
+            Joint velocities, shape (6,), rad/s.
+        """
+        error = goal - self.position(q)
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_jacSite(self._model, self._data, self._jacobian, None, self._site)
+        velocity = self.GAIN * error
+        velocity *= min(1.0, speed / max(float(np.linalg.norm(velocity)), 1e-9))
+        jacobian = self._jacobian
+        weighted = self.POSITIONING[:, None] * jacobian.T
+        gram = jacobian @ weighted + self.DAMPING**2 * np.eye(3)
+        posture = (1.0 - self.POSITIONING) * self.POSTURE_GAIN * (HOME - q)
+        return posture + weighted @ np.linalg.solve(gram, velocity - jacobian @ posture)

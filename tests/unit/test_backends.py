@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iql_ros.backends.onnx import open_onnx
+from iql_ros.bundle import Bundle, open_policy
+from iql_ros.bundle_format import graph_metadata
+from iql_ros.errors import BundleError
+from iql_ros.golden import Policy
+from tests.small_bundle import CONTRACT, Mlp, write_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_bundle(tmp_path_factory.mktemp("backends") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def policy(bundle: Bundle) -> Policy:
+    return open_policy(bundle, "onnx")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_actions_are_those_of_the_numpy_oracle(policy: Policy, dtype: type) -> None:
+    observations = np.random.default_rng(3).normal(size=(50, 4)).astype(dtype)
+    actions = np.stack([policy(observation) for observation in observations])
+    assert actions.dtype == np.float32
+    # Two float32 implementations of a 16-wide layer agree to a few units in the last place.
+    assert np.allclose(actions, Mlp.drawn(0)(observations.astype(np.float32)), atol=1e-6)
+
+
+def test_an_action_stays_as_it_was_after_the_next_call(policy: Policy) -> None:
+    first = policy(np.ones(4))
+    kept = first.copy()
+    policy(-np.ones(4))
+    assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize("component", range(4))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_value_that_is_not_finite_in_float32_is_refused(
+    policy: Policy, component: int, value: float
+) -> None:
+    observation = np.zeros(4)
+    observation[component] = value
+    assert np.isnan(policy(observation)).all()
+    assert np.isfinite(policy(np.zeros(4))).all()
+
+
+def test_largest_float32_is_no_refusal(policy: Policy) -> None:
+    # Every weight but one path cancels or saturates; what counts is that it is not refused.
+    observation = np.zeros(4, np.float32)
+    observation[0] = 1e30
+    assert np.isfinite(policy(observation)).all()
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 4), (1,), ()])
+def test_observation_of_another_shape_is_named(policy: Policy, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"must be \(4,\)"):
+        policy(np.zeros(shape))
+
+
+def test_calls_leave_no_memory_behind(policy: Policy) -> None:
+    observation = np.zeros(4)
+    policy(observation)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(20_000):
+            policy(observation)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2_000  # 20,000 leaked actions would be over 2 MB
+
+
+def test_auto_is_a_backend_that_passes(bundle: Bundle) -> None:
+    assert np.allclose(open_policy(bundle.path)(np.zeros(4)), Mlp.drawn(0)(np.zeros((1, 4)))[0])
+
+
+def test_unknown_backend_is_named(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="backend 'abacus' is not known: give auto or onnx"):
+        open_policy(bundle, "abacus")
+
+
+@pytest.mark.parametrize(
+    ("graph", "rule"),
+    [
+        (Mlp.drawn(0).graph(input_name="obs"), r"input is \[\('obs', .* the contract asks for"),
+        (Mlp.drawn(0).graph(observations=3), r"input is \[\('observation', .*\(1, 3\)\)\]"),
+        (Mlp.drawn(0).graph({}), "property iql_ros.contract_digest is None"),
+        (
+            Mlp.drawn(0).graph(
+                {**graph_metadata(CONTRACT), "iql_ros.action_names": '["wz", "vx"]'}
+            ),
+            r"property iql_ros.action_names is '\[\"wz\", \"vx\"\]'",
+        ),
+        (Mlp.drawn(0).graph().replace(b"iql_ros.action", b"iql_ros.\xffction"), "is not text"),
+        (b"no graph", "ONNX Runtime .* refuses the graph"),
+    ],
+)
+def test_graph_that_does_not_fit_the_contract_is_refused(
+    bundle: Bundle, graph: bytes, rule: str
+) -> None:
+    with pytest.raises(BundleError, match=rule):
+        open_onnx(replace(bundle, policy=graph))
+
+
+def test_importing_a_bundle_imports_no_runtime() -> None:
+    heavy = {"torch", "h5py", "onnx", "onnxruntime", "mujoco", "rclpy"}
+    code = f"import sys, iql_ros.bundle; print({heavy!r} & set(sys.modules) or 'none')"
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "none"

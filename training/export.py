@@ -1,0 +1,181 @@
+"""From a training run to a verified bundle: the graph, the golden pairs, the support."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+import iql_ros
+from iql_ros.bundle import save_bundle
+from iql_ros.bundle_format import OPSET, Provenance, graph_metadata, io_of
+from iql_ros.contract import Contract
+from iql_ros.errors import DatasetError
+from iql_ros.golden import MIN_PAIRS, Golden
+from training.dataset import Dataset, load_dataset
+from training.run import Run, load_run
+from training.support import fit_support
+from training.train import split_run
+
+# Held-out states are at least half of the least number of pairs, however many extremes.
+MIN_STATES = MIN_PAIRS // 2
+
+
+def export_run(
+    run_dir: str | Path, out: str | Path, *, dataset: str | Path | None = None, force: bool = False
+) -> Path:
+    """Writes the policy of a run as a bundle, which is verified before it gets its name.
+
+    Args:
+        run_dir: folder of a training run.
+        out: folder to create.
+        dataset: the run's dataset, if it no longer lies where it was.
+        force: replace the bundle that is there.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        RunError: there is no run.
+        DatasetError: the dataset is missing, is not the run's, or has no contract.
+        BundleError: `out` exists, or the bundle fails its verification.
+    """
+    run = load_run(Path(run_dir))
+    data = _dataset_of(run, dataset)
+    if run.contract is None:
+        raise DatasetError(
+            f"{run.path} was trained on {run.dataset_path}, which has no contract: a bundle needs "
+            f"one, so convert logs with `iql-ros convert` and train on the result"
+        )
+    training, held_out = split_run(data, run.config)
+    states = (training if held_out is None else held_out).observations
+    bundle = save_bundle(
+        out,
+        contract=run.contract,
+        policy=export_graph(run.policy, run.contract),
+        golden=golden_pairs(run.policy, golden_observations(run.contract, states)),
+        provenance=Provenance(
+            dataset_digest=run.dataset_digest,
+            run=run.path.resolve().name,
+            algorithm=run.config.algorithm,
+            seed=run.config.seed,
+            steps=run.step,
+            versions={
+                "iql_ros": iql_ros.__version__,
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "torch": str(torch.__version__),
+                "onnx": onnx.__version__,
+            },
+        ),
+        metrics=run.metrics,
+        # Episodes that the policy has learnt from would promise too much.
+        support=None if held_out is None else fit_support(training, held_out),
+        force=force,
+    )
+    return bundle.path
+
+
+def export_graph(policy: torch.nn.Module, contract: Contract) -> bytes:
+    """The ONNX graph of `policy`, (1, O) to (1, A), which names its contract.
+
+    Args:
+        policy: SI observation (B, O) float32 to SI action (B, A) float32.
+        contract: gives sizes, names and digest.
+    """
+    io = io_of(contract)
+    with _quiet():
+        program = torch.onnx.export(
+            policy.eval(),
+            (torch.zeros(io.input.shape),),
+            input_names=[io.input.name],
+            output_names=[io.output.name],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # None only where the exporter writes a file itself
+    model = program.model_proto
+    _strip(model)
+    onnx.helper.set_model_props(model, graph_metadata(contract))
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def golden_observations(contract: Contract, states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Observations to compare on, (G, O): the origin, the extremes, and recorded states.
+
+    The extremes are every component at either end, alone (the others at their mean) and all
+    together. An end is the contract's limit, or where there is none the states' own.
+
+    Args:
+        states: recorded, best held out, (N, O).
+    """
+    low = np.where(np.isfinite(contract.observation_low), contract.observation_low, states.min(0))
+    high = np.where(
+        np.isfinite(contract.observation_high), contract.observation_high, states.max(0)
+    )
+    mean = states.mean(axis=0, dtype=np.float64)
+    alone = np.eye(len(mean), dtype=bool)
+    extremes = np.vstack(
+        [np.zeros_like(mean), low, high, np.where(alone, low, mean), np.where(alone, high, mean)]
+    )
+    count = max(MIN_STATES, MIN_PAIRS - len(extremes))
+    rows = np.linspace(0, len(states) - 1, count).round().astype(np.int64)
+    return np.vstack([extremes, states[rows]]).astype(np.float32)
+
+
+def golden_pairs(policy: torch.nn.Module, observations: NDArray[np.float32]) -> Golden:
+    """The actions of `policy` for observations (G, O), as the trainer computes them."""
+    with torch.no_grad():
+        actions = policy.eval()(torch.from_numpy(observations))
+    return Golden(observations, actions.numpy().astype(np.float32))
+
+
+def _dataset_of(run: Run, given: str | Path | None) -> Dataset:
+    path = Path(run.dataset_path if given is None else given)
+    if not path.exists():
+        raise DatasetError(
+            f"dataset {path} of run {run.path} does not exist: give its new place with --dataset"
+        )
+    dataset = load_dataset(path)
+    if dataset.digest != run.dataset_digest:
+        raise DatasetError(
+            f"{path} has digest {dataset.digest[:16]}…, run {run.path} was trained on "
+            f"{run.dataset_digest[:16]}…: give that dataset, or train anew"
+        )
+    return dataset
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Removes the exporter's notes: they hold source paths of the machine that exported."""
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    for tensor in graph.initializer:
+        tensor.ClearField("metadata_props")
+        tensor.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what the exporter says about itself: missing torchvision, its own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
