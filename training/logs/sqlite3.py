@@ -5,12 +5,9 @@ Of a database that was cut or damaged, every row is read that SQLite can still r
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -21,42 +18,20 @@ from numpy.typing import NDArray
 from iql_ros.errors import LogError
 from iql_ros.wire import Encoding
 from training.logs.buffers import Scratch
+from training.logs.database import FAULTS, Database, find_database
 from training.logs.gather import Gather
 from training.logs.log import Block, Log, Topic, admit, because, normalised, note
 from training.logs.records import Messages
-from training.logs.temporary import TemporaryFolder
 
 MAGIC = b"SQLite format 3\x00"
 DEFINITION_TEXTS = ("ros2msg", "ros1msg", "ros2idl")
 FIRST_ROW, LAST_ROW = -(1 << 63), (1 << 63) - 1
 # What is fetched at once stays in the cache, and few large messages can surprise us.
 FETCH_ROWS, FETCH_BYTES = 128, 1 << 18
-# Damage also shows as numbers beyond 64 bits and as error messages that are no UTF-8.
-FAULTS = (sqlite3.Error, OverflowError, UnicodeError)
 # A damaged tree can lead to the same rows again and again.
 MAX_FAULTS = 1000
 
 Row = tuple[int, int, int, bytes]
-
-
-@dataclass(frozen=True)
-class Database:
-    """Where to open: the log itself, or a temporary copy that lives as long as this object."""
-
-    path: Path
-    options: str = "?mode=ro"
-    folder: TemporaryFolder | None = None
-
-    def connect(self) -> sqlite3.Connection:
-        """A connection that cannot write to the log."""
-        connection = sqlite3.connect(self.path.as_uri() + self.options, uri=True)
-        connection.text_factory = _text  # a damaged name must not stop the reading
-        connection.execute("PRAGMA cell_size_check = 1")
-        connection.execute("PRAGMA trusted_schema = 0")
-        # Nothing is written; but with it, SQLite reads a file that is shorter than its header
-        # says, and still refuses each page that is not there.
-        connection.execute("PRAGMA writable_schema = 1")
-        return connection
 
 
 def open_sqlite(path: Path) -> Log:
@@ -66,7 +41,7 @@ def open_sqlite(path: Path) -> Log:
         LogError: it is no rosbag2 database, or is damaged beyond its list of topics.
     """
     findings: list[str] = []
-    database = _database(path, findings)
+    database = find_database(path, findings)
     try:
         with closing(database.connect()) as connection:
             topics, names = _topics(connection, findings)
@@ -80,66 +55,6 @@ def open_sqlite(path: Path) -> Log:
         raise LogError(f"{path}: no topic that can be read{because(findings)}")
     read = partial(_read, database, names, findings)
     return Log(path, topics, findings, start_ns, end_ns, read)
-
-
-def _database(path: Path, findings: list[str]) -> Database:
-    """Decides how to open the file.
-
-    `immutable` would hide what a -wal or -journal beside the file holds; without it a database
-    in WAL mode makes SQLite create files there.
-    """
-    path = path.resolve()  # SQLite looks for the -wal beside the file that a link points to
-    with path.open("rb") as file:
-        header = file.read(100)
-    page = int.from_bytes(header[16:18], "big")
-    page = 65536 if page == 1 else page
-    expected = page * int.from_bytes(header[28:32], "big")
-    pending = [
-        side
-        for side in (Path(f"{path}-wal"), Path(f"{path}-journal"))
-        if side.exists() and side.stat().st_size
-    ]
-    if pending:
-        note(findings, f"messages pending in {pending[0].name} were read with it")
-        database = Database(path)
-        return database if _opens(database) else _copied(path, pending)
-    size = path.stat().st_size
-    # The count is valid only if the file's last writer kept it (offsets 24 and 92 agree).
-    if header[24:28] == header[92:96] and size < expected:
-        note(findings, f"the file ends at byte {size}, its header says {expected}: cut")
-        if size % page:
-            return _in_whole_pages(path, page)
-    in_wal_mode = 2 in header[18:20]
-    return Database(path, "?immutable=1" if in_wal_mode else "?mode=ro")
-
-
-def _opens(database: Database) -> bool:
-    try:
-        with closing(database.connect()) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except FAULTS:
-        return False
-    return True
-
-
-def _copied(path: Path, sides: list[Path]) -> Database:
-    """A temporary copy with the files that lie beside it."""
-    folder = TemporaryFolder()
-    copy = folder.path / path.name
-    for file in (path, *sides):
-        shutil.copyfile(file, copy.with_name(file.name))
-    # What is pending in a journal SQLite undoes first, and that it must write.
-    return Database(copy, "" if sides else "?mode=ro", folder)
-
-
-def _in_whole_pages(path: Path, page: int) -> Database:
-    """A temporary copy without the last page, of which a cut has left a part.
-
-    SQLite would fill that page with zeros and find rows in it that nobody wrote.
-    """
-    database = _copied(path, [])
-    os.truncate(database.path, path.stat().st_size // page * page)
-    return database
 
 
 def _topics(
@@ -169,10 +84,6 @@ def _topics(
         if isinstance(number, int) and admit(topic, topics, findings):
             names[number] = topic.name
     return topics, names
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="replace")
 
 
 def _span(connection: sqlite3.Connection) -> tuple[int | None, int | None]:
