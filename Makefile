@@ -8,7 +8,7 @@ comma := ,
 EXTRAS := train,sim,dev,bench$(if $(ROS_DISTRO),,$(comma)ros)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -29,6 +29,9 @@ bench: .venv/.installed ## run every benchmark, quick; one line of JSON each
 	@for name in $(basename $(notdir $(wildcard benchmarks/[!_]*.py))); do \
 		$(BIN)/python -m benchmarks.$$name --quick || exit 1; \
 	done
+
+fuzz: .venv/.installed ## 50,000 damaged logs and bundles through the readers; some ten minutes
+	IQL_ROS_FUZZ=50000 $(BIN)/python -m pytest tests/property/test_logs_fuzz.py
 
 clean: ## remove builds and caches; keeps .venv and runs
 	rm -rf build dist install log *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -26,6 +26,7 @@ ROBOT = [
 EXTRAS = {
     "train": [
         "h5py",
+        "isal",
         "lz4",
         "matplotlib",
         "numexpr",
@@ -58,14 +59,15 @@ EXTRAS = {
         "colcon-common-extensions",
         "colcon-ros",
         "hypothesis",
+        "mcap",
         "mypy",
         "pytest",
         "ruff",
         # 80 removed `setup.py develop`, which colcon --symlink-install calls.
         "setuptools<80",
     ],
-    # Readers to measure ours against.
-    "bench": ["mcap"],
+    # What to measure ours against. d3rlpy wants a virtual environment of its own.
+    "bench": ["minari==0.5.4"],
 }
 
 # ROS looks for executables in lib/iql_ros. setup.cfg tells colcon so; pip reads

@@ -6,21 +6,23 @@ mujoco can still run, verify and inspect a bundle.
 
 from __future__ import annotations
 
-import importlib
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
 from rich.table import Table
 
 from iql_ros import __version__
-from iql_ros.contract import Contract, load_contract
+from iql_ros.contract import Contract, load_contract, require_same
+from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import IqlRosError
+from iql_ros.inspect_cli import inspect_command
+from iql_ros.terminal import bar, err_console, out_console, room
 
 app = typer.Typer(
     name="iql-ros",
@@ -30,11 +32,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out_console = Console(soft_wrap=True)
-err_console = Console(stderr=True, soft_wrap=True)
+
+app.command("inspect")(inspect_command)
+app.add_typer(dataset_app, name="dataset")
 
 ContractOption = Annotated[
     str, typer.Option("--contract", "-c", help="contract YAML, or a shipped robot such as arm6")
+]
+SameContractOption = Annotated[
+    str | None, typer.Option("--contract", "-c", help="refuse if it was made by another contract")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="replace what is there")]
 
@@ -94,6 +100,7 @@ def record(
     out: Annotated[Path, typer.Option(help="folder for the bags")],
     episodes: Annotated[int, typer.Option(min=1)] = 100,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="processes")] = os.cpu_count() or 1,
 ) -> None:
     """Records rosbag2 logs of the simulated arm under scripted, mixed-quality control.
 
@@ -101,11 +108,15 @@ def record(
 
     Example: `iql-ros record --episodes 200 --out logs`
     """
-    recorder = _room("sim.record")
-    with _bar("recording") as bar:
-        task = bar.add_task("recording", total=episodes)
+    recorder = room("sim.record")
+    with bar("recording") as shown:
+        task = shown.add_task("recording", total=episodes)
         recording = recorder.record(
-            out, episodes, seed, progress=lambda done, _: bar.update(task, completed=done)
+            out,
+            episodes,
+            seed,
+            jobs=jobs,
+            progress=lambda done, _: shown.update(task, completed=done),
         )
     results = [asdict(result) for result in recording.results]
     (out / "summary.json").write_text(json.dumps({"seed": seed, "episodes": results}) + "\n")
@@ -130,23 +141,25 @@ def convert(
 
     Example: `iql-ros convert logs/ --contract robot.yaml --out data.h5`
     """
-    converter = _room("training.convert")
+    converter = room("training.convert")
     loaded = load_contract(contract)
 
     def show(path: Path, result: Any) -> None:
-        bar.advance(task)
+        shown.advance(task)
         if isinstance(result, converter.Failed):
-            err_console.print(f"[red]left out[/] {result.reason}", highlight=False)
+            err_console.print(f"[red]left out[/] {escape(result.reason)}", highlight=False)
         else:
             for finding in result.findings:
-                err_console.print(f"[yellow]note[/] {path.name}: {finding}", highlight=False)
+                err_console.print(
+                    f"[yellow]note[/] {escape(f'{path.name}: {finding}')}", highlight=False
+                )
 
-    with _bar("converting") as bar:
-        task = bar.add_task("converting", total=None)
+    with bar("converting") as shown:
+        task = shown.add_task("converting", total=None)
         report = converter.convert(logs, loaded, out, force=force, progress=show)
     out_console.print(
         f"{report['steps']} steps in {report['episodes']} episodes from {len(report['logs'])} "
-        f"logs -> {out} (report: {out.with_suffix('.report.json')})"
+        f"logs -> {out} (report: {out.with_suffix('.report.html')})"
     )
     if report["failed"]:
         raise typer.Exit(2)
@@ -158,6 +171,7 @@ def train(
     out: Annotated[Path, typer.Option(help="folder of the run")],
     config: Annotated[Path | None, typer.Option(help="YAML of training settings")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, repeatable")] = None,
+    contract: SameContractOption = None,
     algorithm: Annotated[str | None, typer.Option(help="iql or bc")] = None,
     steps: Annotated[int | None, typer.Option(help="gradient updates")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
@@ -168,13 +182,16 @@ def train(
 
     Example: `iql-ros train data.h5 --out runs/a --set expectile=0.8`
     """
-    trainer, settings = _room("training.train"), _room("training.config")
+    trainer, settings = room("training.train"), room("training.config")
     shortcuts = {"algorithm": algorithm, "steps": steps, "seed": seed}
     overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     begun_with = out / "config.yaml"
     if resume and config is None and begun_with.exists():
         config = begun_with
     resolved = settings.load_config(config, [*overrides, *(set_ or [])])
+    if contract is not None:
+        data = room("training.dataset").load_dataset(dataset)
+        require_same(load_contract(contract), data.contract, str(dataset))
     finished = trainer.train(dataset, out, resolved, resume=resume, force=force).finished
     if not finished:
         raise typer.Exit(130)
@@ -192,19 +209,26 @@ def export(
 
     Example: `iql-ros export runs/a --out bundle`
     """
-    path = _room("training.export").export_run(run_folder, out, dataset=dataset, force=force)
+    path = room("training.export").export_run(run_folder, out, dataset=dataset, force=force)
     out_console.print(f"verified bundle in {path}")
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(help="folder of a bundle")]) -> None:
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
+    contract: SameContractOption = None,
+) -> None:
     """Checks a bundle: files, hashes, contract, shapes, and the policy against its golden pairs.
 
-    Example: `iql-ros verify bundle`
+    Example: `iql-ros verify bundle --contract robot.yaml`
     """
+    from iql_ros.bundle import load_bundle
     from iql_ros.bundle import verify as verify_bundle
 
-    result = verify_bundle(bundle)
+    loaded = load_bundle(bundle)
+    if contract is not None:
+        require_same(load_contract(contract), loaded.contract, str(bundle))
+    result = verify_bundle(loaded)
     out_console.print(
         f"{bundle} is whole and runs as trained: {result.pairs} golden pairs, worst error "
         f"{result.worst_error:.1e} of {result.worst_action}'s range (tolerance "
@@ -225,7 +249,7 @@ def replay(
 
     Example: `iql-ros replay bundle logs/run1.mcap --out replay`
     """
-    summary = _room("training.replay").replay(bundle, log, out, force=force)
+    summary = room("training.replay").replay(bundle, log, out, force=force)
     table = Table("action", "recorded mean", "policy mean", "RMS difference", "correlation")
     for name, row in summary["actions"].items():
         table.add_row(name, *(f"{row[key]:.4g}" for key in row))
@@ -237,17 +261,21 @@ def replay(
 def run(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
-    mode: Annotated[str, typer.Option(help="active or shadow")] = "active",
+    mode: Annotated[str, typer.Option(help="shadow only reports, active moves")] = "shadow",
+    contract: SameContractOption = None,
     sim_time: Annotated[bool, typer.Option("--sim-time", help="take time from /clock")] = False,
 ) -> None:
     """Runs the controller node without `ros2 launch`: configured and activated at once.
 
-    More arguments go to ROS: `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel`.
+    In shadow mode commands go to `<topic>/shadow`. More arguments go to ROS:
+    `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel`.
 
-    Example: `iql-ros run bundle --mode shadow`
+    Example: `iql-ros run bundle --mode active --contract robot.yaml`
     """
-    node = _room("iql_ros.nodes.controller")
+    node = room("iql_ros.nodes.controller")
     parameters = {"bundle": bundle, "mode": mode, "use_sim_time": str(sim_time).lower()}
+    if contract is not None:
+        parameters["contract"] = contract
     arguments = [part for k, v in parameters.items() for part in ("-p", f"{k}:={v}")]
     code = node.main(["--ros-args", *arguments, *context.args], autostart=True)
     raise typer.Exit(code)
@@ -267,38 +295,6 @@ def demo(
     from iql_ros.demo import run_demo
 
     run_demo(out, fresh=fresh)
-
-
-def _room(module: str) -> Any:
-    """Imports a module of another room; says what to install, or what stands in its place."""
-    here = Path(__file__).parent.parent
-    top = module.split(".")[0]
-    package = importlib.import_module(top)
-    where = Path(next(iter(package.__path__)))
-    if where.parent != here:
-        raise IqlRosError(
-            f"package {top!r} was found in {where}, not beside iql_ros in {here}: another "
-            f"installed package of that name shadows it; uninstall that, or use a clean venv"
-        )
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        extra = {"training": "train", "sim": "sim", "iql_ros": "ros"}[top]
-        raise IqlRosError(
-            f"{error.name!r} is not installed, {module} needs it: "
-            f"pip install 'iql_ros[{extra}]', or on a robot source your ROS setup file"
-        ) from None
-
-
-def _bar(what: str) -> Progress:
-    return Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err_console,
-        transient=True,
-    )
 
 
 def _version(value: bool) -> None:
@@ -321,7 +317,7 @@ def main() -> None:
     try:
         app()
     except IqlRosError as error:
-        err_console.print(f"[bold red]error:[/] {error}", highlight=False, markup=True)
+        err_console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         err_console.print("interrupted; run the same command again to go on")

@@ -303,6 +303,24 @@ def first_difference(ours: Contract, theirs: Contract) -> str | None:
     return _difference(ours.canonical(), theirs.canonical(), "")
 
 
+def require_same(ours: Contract, theirs: Contract | None, what: str) -> None:
+    """Raises ContractError, naming the first difference, unless the two contracts agree.
+
+    Args:
+        ours: the contract that was given.
+        theirs: the one that came with a dataset or bundle; None if it has none.
+        what: that dataset or bundle, for the error.
+    """
+    if theirs is None:
+        raise ContractError(f"{what} carries no contract, so it cannot be compared with the given")
+    found = first_difference(ours, theirs)
+    if found is not None:
+        raise ContractError(
+            f"{what} was made by another contract of robot {theirs.robot!r}; the first "
+            f"difference (given, {what}) is {found}"
+        )
+
+
 def _difference(ours: Any, theirs: Any, where: str) -> str | None:
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in [*ours, *(key for key in theirs if key not in ours)]:

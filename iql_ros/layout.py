@@ -117,7 +117,12 @@ class Layout:
 
     def gather(self, data: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Returns the first bytes of payloads of this size, a row each, padded to 8-byte words."""
-        rows = np.zeros((len(starts), _padded(self.reach)), np.uint8)
+        width = _padded(self.reach)
+        if len(starts) and starts.max() + width <= len(data):
+            # An item at every byte, each as long as a row; what follows `reach` is ignored.
+            items = np.ndarray((len(data) - width + 1,), f"V{width}", data, strides=(1,))
+            return items[starts].view(np.uint8).reshape(-1, width)
+        rows = np.zeros((len(starts), width), np.uint8)
         windows = np.lib.stride_tricks.sliding_window_view(data, self.reach)
         rows[:, : self.reach] = windows[starts]
         return rows
@@ -125,8 +130,9 @@ class Layout:
     def fits_rows(self, rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Whether each of the `gather`ed rows has this layout, shape (N,)."""
         mask, content = self.mask
-        fit: NDArray[np.bool_] = ((rows.view(np.uint64) & mask) == content).all(axis=1)
-        return fit
+        same: NDArray[np.bool_] = (rows.view(np.uint64) & mask) == content
+        # Over all of them `all` is ten times as fast as over each row, and mostly enough.
+        return np.ones(len(rows), np.bool_) if same.all() else same.all(axis=1)
 
     def read_rows(self, rows: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Returns the wanted numbers of rows that have this layout, shape (N, F)."""

@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 Times = NDArray[np.int64]
 
 SECOND_NS = 1_000_000_000
+HOLE_S = 30.0
+"""A grid of a fixed rate goes on for so long into a hole of the log."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def visible(messages: Messages, topic_holds: bool) -> Messages:
         ascending; a message with an earlier stamp than one already in effect is left out.
     """
     arrival = np.maximum(messages.arrival_ns, messages.stamp_ns)
+    ascends = all((np.diff(t_ns) >= 0).all() for t_ns in (arrival, messages.stamp_ns))
+    if ascends and not topic_holds:  # as most logs are: a copy would cost their size in memory
+        return Messages(arrival, messages.stamp_ns, messages.rows)
     order = np.argsort(arrival, kind="stable")
     if topic_holds:
         order = order[np.isfinite(messages.rows[order]).all(axis=1)]
@@ -121,9 +126,43 @@ def ticks(contract: Contract, topics: Mapping[str, Messages]) -> Times:
         arrival = arrival[arrival >= start][:: contract.tick.every]
         return np.unique(arrival)
     assert contract.tick.rate_hz is not None
-    count = int((stop - start) * contract.tick.rate_hz / SECOND_NS) + 1
-    offsets = [tick_offset(k, contract.tick.rate_hz) for k in range(count)]
+    rate_hz = contract.tick.rate_hz
+    offsets = [
+        tick_offset(k, rate_hz)
+        for begin, end in _busy(contract, topics, start, stop)
+        for k in range(_first_tick(begin, rate_hz), _first_tick(end + 1, rate_hz))
+    ]
     return np.int64(start) + np.array(offsets, np.int64)
+
+
+def _busy(
+    contract: Contract, topics: Mapping[str, Messages], start: int, stop: int
+) -> list[tuple[int, int]]:
+    """Stretches of time after `start`, in ns, that have messages; the last ends at `stop`.
+
+    A clock that was set forward by days, or bags joined long after each other, must not cost
+    an instant for every step in between. So much of a hole remains that all observations are
+    stale in it: no step crosses it.
+    """
+    limits = [topic.max_age_s for topic in contract.topics.values() if topic.max_age_s is not None]
+    rest = round((HOLE_S + max(limits, default=0.0)) * SECOND_NS)
+    arrivals = [messages.arrival_ns for messages in topics.values()]
+    edges = [np.concatenate([[start], t[t > start], [stop]]) for t in arrivals]
+    if any((np.diff(edge) <= 2 * rest).all() for edge in edges):
+        return [(0, int(stop - start))]
+    arrival = np.unique(np.concatenate(edges))
+    holes = np.flatnonzero(np.diff(arrival) > 2 * rest)
+    begins = np.concatenate([arrival[:1], arrival[holes + 1]]) - start
+    ends = np.concatenate([arrival[holes] + rest, arrival[-1:]]) - start
+    return list(zip(begins.tolist(), ends.tolist(), strict=True))
+
+
+def _first_tick(offset_ns: int, rate_hz: float) -> int:
+    """Number of the first step that begins `offset_ns` after step 0, or later."""
+    k = max(0, int(offset_ns * rate_hz / SECOND_NS) - 2)
+    while tick_offset(k, rate_hz) < offset_ns:
+        k += 1
+    return k
 
 
 def tick_offset(k: int, rate_hz: float) -> int:

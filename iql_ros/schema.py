@@ -220,6 +220,9 @@ class Episode(Strict):
     terminal: str | None = Key(None, description="expression; true ends it for good")
     reset: Name | None = Key(None, description="a field; when its value changes a new one begins")
     max_steps: int | None = Key(None, ge=1, description="longer ones are cut, as timeouts")
+    jump: dict[Name, Annotated[float, Key(gt=0)]] = Key(
+        {}, description="largest change of a field's components in one step; more is a reset"
+    )
 
 
 def _check_path(path: str | None) -> None:

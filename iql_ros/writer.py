@@ -89,7 +89,8 @@ def _nearest(code: str, values: NDArray[np.float64]) -> NDArray[Any]:
         return values
     if code == "?":
         return values >= 0.5
-    return np.nan_to_num(np.rint(values))
+    rounded = np.rint(values)
+    return np.where(np.isnan(rounded), 0.0, rounded)
 
 
 def _limits(code: str) -> tuple[float, float]:

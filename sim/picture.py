@@ -24,7 +24,7 @@ def render(world: ArmWorld, camera: str = "overview") -> NDArray[np.uint8]:
 
 def main(path: str) -> None:
     """Writes a picture of the arm at the start of an episode."""
-    imsave(Path(path), render(ArmWorld(seed=3)))
+    imsave(Path(path), render(ArmWorld(seed=5)))
 
 
 if __name__ == "__main__":

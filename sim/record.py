@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +58,10 @@ def record(
     episodes: int,
     seed: int,
     episodes_per_bag: int = 50,
+    jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Recording:
-    """Records `episodes` episodes of mixed operators.
+    """Records `episodes` episodes of mixed operators, the same whatever the number of jobs.
 
     Args:
         out: folder for the bags; made if absent. A bag in it that this call would write is
@@ -66,28 +69,33 @@ def record(
         episodes: how many, at least 1.
         seed: the same seed gives the same messages.
         episodes_per_bag: how many share a bag.
-        progress: called with the episodes done and all episodes, after each bag and episode.
+        jobs: processes to record bags with.
+        progress: called with the episodes done and all episodes, after each bag.
     """
     if episodes < 1 or episodes_per_bag < 1:
         raise ValueError(
             f"episodes = {episodes}, episodes_per_bag = {episodes_per_bag}: both must be at least 1"
         )
     out.mkdir(parents=True, exist_ok=True)
-    contract = load_contract(ROBOT)
-    bags: list[Path] = []
-    results: list[EpisodeResult] = []
-    for first in range(0, episodes, episodes_per_bag):
-        numbers = range(first, min(first + episodes_per_bag, episodes))
-        bag = out / f"{ROBOT}_seed{seed}_{numbers.start:05d}-{numbers.stop - 1:05d}"
-        if not bag.exists():
-            with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder:
-                unfinished = Path(folder) / bag.name
-                _record_bag(unfinished, contract, numbers, seed, lambda n: progress(n, episodes))
-                unfinished.rename(bag)
-        bags.append(bag)
-        results += read_results(bag)
-        progress(len(results), episodes)
-    return Recording(tuple(bags), tuple(results))
+    shares = [
+        range(first, min(first + episodes_per_bag, episodes))
+        for first in range(0, episodes, episodes_per_bag)
+    ]
+    bags = [out / f"{ROBOT}_seed{seed}_{n.start:05d}-{n.stop - 1:05d}" for n in shares]
+    todo = [(bag, numbers) for bag, numbers in zip(bags, shares, strict=True) if not bag.exists()]
+    done = episodes - sum(len(numbers) for _, numbers in todo)
+    progress(done, episodes)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(_record_bag, bag, n, seed): len(n) for bag, n in todo}
+        try:
+            for finished in as_completed(running):
+                finished.result()
+                done += running[finished]
+                progress(done, episodes)
+        except BaseException:  # Ctrl-C included: what has not begun never will
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return Recording(tuple(bags), tuple(r for bag in bags for r in read_results(bag)))
 
 
 def read_results(bag: Path) -> list[EpisodeResult]:
@@ -95,13 +103,14 @@ def read_results(bag: Path) -> list[EpisodeResult]:
     return [EpisodeResult(**entry) for entry in json.loads((bag / RESULTS).read_text())]
 
 
-def _record_bag(
-    path: Path,
-    contract: Contract,
-    episodes: range,
-    seed: int,
-    progress: Callable[[int], None],
-) -> None:
+def _record_bag(bag: Path, episodes: range, seed: int) -> None:
+    with tempfile.TemporaryDirectory(dir=bag.parent, prefix=".unfinished-") as folder:
+        unfinished = Path(folder) / bag.name
+        _write_bag(unfinished, load_contract(ROBOT), episodes, seed)
+        unfinished.rename(bag)
+
+
+def _write_bag(path: Path, contract: Contract, episodes: range, seed: int) -> None:
     world = ArmWorld(seed, START_NS + episodes.start * BAG_SPACING_NS)
     results = []
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -110,7 +119,6 @@ def _record_bag(
             behaviour = Behaviour(np.random.default_rng([seed, episode, 2]))
             pilot = log.writing_commands_of(behaviour)
             results.append(run_episode(world, pilot, episode, log.write_readings))
-            progress(episode + 1)
     (path / RESULTS).write_text(json.dumps([asdict(result) for result in results], indent=1))
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-REACHED_M = 0.04
+REACHED_M = 0.05
 TIME_LIMIT_STEPS = 60
 
 HOME = np.array([0.0, 0.2, 1.6, -0.23, -1.57, 0.0])  # rad: the tool points down, 0.55 m ahead

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sim.task import draw_start, draw_target
+from sim.task import REACHED_M, draw_start, draw_target
 
 MODEL = Path(__file__).parent / "models" / "arm6.xml"
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
@@ -72,6 +72,7 @@ class ArmWorld:
         """
         self._seed = seed
         self._model = mujoco.MjModel.from_xml_path(str(MODEL))
+        self._model.geom("target").size[0] = REACHED_M
         self._data = mujoco.MjData(self._model)
         self._tcp = self._data.site("tcp")
         self._substeps = round(SENSOR_NS * 1e-9 / self._model.opt.timestep)

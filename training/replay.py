@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from iql_ros.bundle import load_bundle, open_policy
 from iql_ros.contract import Contract
 from iql_ros.controller import Command, Controller, Policy
-from iql_ros.errors import BundleError, LogError
+from iql_ros.errors import BundleError
 from iql_ros.fields import FieldPlan
 from iql_ros.sampler import SECOND_NS, tick_offset
 from iql_ros.wire import Encoding, make_types
-from training.logs import Log, find_logs, open_log
+from training.logs import Log, open_log
 from training.steps import commands
 from training.topics import read_topics
 
@@ -61,10 +61,7 @@ def replay(bundle_path: Path, log_path: Path, out: Path, *, force: bool = False)
     if out.exists() and not force:
         raise BundleError(f"{out} exists: choose another --out or pass --force")
     bundle = load_bundle(bundle_path)
-    found = find_logs([log_path])
-    if len(found) != 1:
-        raise LogError(f"{log_path} holds {len(found)} logs: name one of them to replay")
-    replayed = run_log(bundle.contract, open_policy(bundle), open_log(found[0]))
+    replayed = run_log(bundle.contract, open_policy(bundle), open_log(log_path))
     summary = {
         "bundle": bundle.digest,
         "log": log_path.name,

@@ -25,7 +25,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from iql_ros.bundle import load_bundle, open_policy
-from iql_ros.contract import Contract
+from iql_ros.contract import Contract, load_contract, require_same
 from iql_ros.controller import Command, Controller
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes.ticking import SteadyTicks
@@ -42,13 +42,18 @@ _IDLE = Command(0, Status.WAITING, "not active", np.zeros(0), {})
 
 
 class ControllerNode(LifecycleNode):
-    """Runs one bundle. Parameters: bundle, mode, backend (each read at configure)."""
+    """Runs one bundle.
+
+    Parameters, each read at configure: bundle, mode, backend, and contract, which may be left
+    empty; where it is given, a bundle made by another contract is refused.
+    """
 
     def __init__(self, **options: Any) -> None:
         """Declares the parameters; nothing else happens before configure."""
         super().__init__(NAME, **options)
         self.declare_parameter("bundle", "")
-        self.declare_parameter("mode", "active")
+        self.declare_parameter("contract", "")
+        self.declare_parameter("mode", "shadow")  # moving the robot is for the user to say
         self.declare_parameter("backend", "auto")
         self._controller: Controller | None = None
         self._publishers_by_alias: dict[str, Any] = {}
@@ -134,6 +139,8 @@ class ControllerNode(LifecycleNode):
         bundle = load_bundle(path)
         policy = open_policy(bundle, self._text("backend"))
         contract = bundle.contract
+        if self._text("contract"):
+            require_same(load_contract(self._text("contract")), contract, path)
         self._digest = bundle.digest
         self._controller = Controller(contract, policy, installed_types(contract))
         for alias in contract.outputs:

@@ -104,6 +104,13 @@ def test_a_run_does_not_go_on_with_a_dataset_of_another_contract(
         "train", str(tmp_path / "b.h5"), "--out", "run", "--resume", cwd=folder, code=1
     )
     assert "slew" in message
+    for verb in (
+        ["train", "arm.h5", "--out", "other"],
+        ["verify", "bundle"],
+    ):
+        message = iql_ros(*verb, "--contract", str(changed), cwd=folder, code=1)
+        assert "first difference" in message
+        assert "actions[command].slew[0]: 6.0 against 12.0" in message
 
 
 def test_verify_says_what_it_proved_and_refuses_a_changed_byte(

@@ -137,7 +137,9 @@ def test_it_moves_only_while_active_and_leaves_the_safe_command_behind(
     robot: Robot, start: Start, bundle: Path, tmp_path: Path
 ) -> None:
     robot.odometry.pose.pose.position.x = 2.0
-    process = start("iql_ros.nodes.controller", "--ros-args", "-p", f"bundle:={bundle}")
+    process = start(
+        "iql_ros.nodes.controller", "--ros-args", "-p", f"bundle:={bundle}", "-p", "mode:=active"
+    )
     assert robot.transition(CONFIGURE), (tmp_path / "node.log").read_text()
     robot.spin(0.5)
     assert not robot.commands
@@ -166,7 +168,7 @@ def test_without_a_message_of_a_needed_topic_it_never_publishes(
     robot: Robot, start: Start, bundle: Path
 ) -> None:
     robot.talks = False
-    start("iql_ros.cli", "run", str(bundle))
+    start("iql_ros.cli", "run", str(bundle), "--mode", "active")
     assert robot.until(lambda: any("is /odom publishing?" in text for text in robot.details))
     robot.spin(1.0)
     assert not robot.commands
@@ -176,7 +178,7 @@ def test_a_nan_gives_the_safe_action_and_the_status_names_the_field(
     robot: Robot, start: Start, bundle: Path
 ) -> None:
     robot.odometry.pose.pose.position.x = 2.0
-    start("iql_ros.cli", "run", str(bundle))
+    start("iql_ros.cli", "run", str(bundle), "--mode", "active")
     assert robot.until(lambda: robot.commands and not is_safe(robot.commands[-1][1]))
     robot.odometry.pose.pose.position.y = math.nan
     robot.details.clear()
@@ -190,7 +192,7 @@ def test_a_dead_topic_gives_the_safe_action_within_its_age_and_a_tick(
     robot: Robot, start: Start, bundle: Path
 ) -> None:
     robot.odometry.pose.pose.position.x = 2.0
-    start("iql_ros.cli", "run", str(bundle))
+    start("iql_ros.cli", "run", str(bundle), "--mode", "active")
     assert robot.until(lambda: robot.commands and not is_safe(robot.commands[-1][1]))
     robot.talks = False
     silent_since = time.monotonic()
@@ -205,7 +207,7 @@ def test_a_signal_ends_it_with_the_safe_command(
     robot: Robot, start: Start, bundle: Path, number: int
 ) -> None:
     robot.odometry.pose.pose.position.x = 2.0
-    process = start("iql_ros.cli", "run", str(bundle))
+    process = start("iql_ros.cli", "run", str(bundle), "--mode", "active")
     assert robot.until(lambda: robot.commands and not is_safe(robot.commands[-1][1]))
     process.send_signal(number)
     assert robot.until(lambda: process.poll() is not None, 20)
@@ -218,7 +220,7 @@ def test_shadow_mode_leaves_the_command_topic_alone(
     robot: Robot, start: Start, bundle: Path
 ) -> None:
     robot.odometry.pose.pose.position.x = 2.0
-    start("iql_ros.cli", "run", str(bundle), "--mode", "shadow")
+    start("iql_ros.cli", "run", str(bundle))  # it is the default
     assert robot.until(lambda: len(robot.shadows) > 5)
     assert not robot.commands
 
@@ -230,7 +232,15 @@ def test_an_altered_bundle_does_not_configure_and_the_log_says_why(
     data = bytearray(policy.read_bytes())
     data[len(data) // 2] ^= 1
     policy.write_bytes(data)
-    process = start("iql_ros.cli", "run", str(bundle))
+    process = start("iql_ros.cli", "run", str(bundle), "--mode", "active")
     assert process.wait(START_S) == 1
     assert "policy.onnx" in (tmp_path / "node.log").read_text()
     assert not robot.commands
+
+
+def test_a_bundle_of_another_contract_does_not_configure(
+    start: Start, bundle: Path, tmp_path: Path
+) -> None:
+    process = start("iql_ros.cli", "run", str(bundle), "--contract", "arm6")
+    assert process.wait(START_S) == 1
+    assert "first difference" in (tmp_path / "node.log").read_text()

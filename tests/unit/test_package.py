@@ -29,6 +29,7 @@ REQUIREMENTS = {
     "lz4": ("lz4", None),
     "matplotlib": ("matplotlib", "python3-matplotlib"),
     "mujoco": ("mujoco", "python3-mujoco-pip"),
+    "isal": ("isal", None),
     "numexpr": ("numexpr", None),
     "numpy": ("numpy", "python3-numpy"),
     "onnx": ("onnx", None),
@@ -45,7 +46,7 @@ REQUIREMENTS = {
     "zstandard": ("zstandard", None),
 }
 # Used where the machine has them; the code does without.
-OPTIONAL = {"cuda", "isal", "tensorrt"}
+OPTIONAL = {"cuda", "tensorrt"}
 
 
 def setup_keywords() -> dict[str, Any]:

@@ -19,7 +19,7 @@ def test_rewards_are_those_of_the_contract():
 
 def test_the_end_of_an_episode_is_that_of_the_contract():
     episode = load_contract("arm6").episode
-    for next_distance in (0.0, REACHED_M - 1e-9, REACHED_M, 0.5):
+    for next_distance in (1e-3, REACHED_M - 1e-9, REACHED_M, 0.5):
         result = Account(0, 1.0, 0.05).add(next_distance)
         assert (result is not None) == bool(numexpr.evaluate(episode.terminal))
     assert episode.max_steps == TIME_LIMIT_STEPS

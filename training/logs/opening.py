@@ -30,6 +30,11 @@ def open_log(path: Path) -> Log:
         LogError: it is none of these, or too damaged to be read.
     """
     path = Path(path)
+    if path.is_dir() and all(file.name.endswith(".bag") for file in storage_files(path)):
+        found = find_logs([path])
+        if len(found) > 1:
+            raise LogError(f"{path} holds {len(found)} logs: name one of them")
+        path = found[0]
     try:
         return open_folder(path, _open_file) if path.is_dir() else _open_file(path)
     except OSError as error:
@@ -64,7 +69,8 @@ def _logs_in(folder: Path) -> Iterator[Path]:
     else:
         yield from storage_files(folder)
     for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.is_symlink():
+        # A hidden folder is somebody's unfinished work.
+        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
             yield from _logs_in(child)
 
 
