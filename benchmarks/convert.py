@@ -27,7 +27,7 @@ Runs = dict[str, list[dict[str, float]]]
 
 def main() -> None:
     arguments = parse_arguments(__doc__ or "")
-    seconds, rounds = (60, 1) if arguments.quick else (600, 5)
+    seconds, rounds = (180, 1) if arguments.quick else (600, 5)
     film_s, film_rounds = (20, 1) if arguments.quick else (600, 3)
     with tempfile.TemporaryDirectory(prefix="iql_ros_benchmark_") as name:
         folder = Path(name)

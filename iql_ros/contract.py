@@ -376,6 +376,7 @@ def _check_references(contract: Contract) -> None:
                 f"how old may its newest message be before the robot must not act on it?"
             )
     rules = {"reward.field": contract.reward.field, "episode.reset": contract.episode.reset}
+    rules |= {f"episode.jump.{name}": name for name in contract.episode.jump}
     for key, rule in rules.items():
         if rule is not None and rule not in contract.fields:
             raise ValueError(f"{key} names {rule!r}, which is no field: declare it in signals")

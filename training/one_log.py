@@ -52,7 +52,10 @@ def _convert(path: Path, contract: Contract, identity: Identity) -> Converted:
     topics = read_topics(log, contract, plan)
     steps = make_steps(contract, plan, topics)
     if not len(steps.rewards):
-        causes = ", ".join(f"{k} = {v}" for k, v in steps.facts.items() if v)
+        reasons = ("dropped_", "stale_", "nonfinite_")
+        causes = ", ".join(
+            f"{k} = {v}" for k, v in steps.facts.items() if v and k.startswith(reasons)
+        )
         raise LogError(f"{path}: no step meets the contract ({causes})")
     extent = {"begin_ns": log.start_ns, "end_ns": log.end_ns}
     source = {

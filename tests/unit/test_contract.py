@@ -128,6 +128,7 @@ def test_the_first_difference_is_named_with_both_values(tmp_path: Path) -> None:
         ("linear.x, unit", "'linear[', unit", r"linear\["),
         ("nav_msgs/Odometry", "Odometry", "must read package/msg/Name"),
         ('expression: "-speed"', "field: place", "must have one component"),
+        ("robot: rover", "robot: rover\nepisode: {jump: {warp: 1}}", "'warp', which is no field"),
         ('expression: "-speed"', 'expression: "-speed", field: place', "exactly one of expression"),
         ("robot: rover", "robot: rover\nrobot: rover", r":3: key 'robot' appears twice"),
         ("format: 1", "format: 2", r":1: format = 2"),
