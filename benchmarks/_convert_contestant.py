@@ -26,7 +26,7 @@ def main() -> None:
 def _ours(log: Path, out: Path):  # type: ignore[no-untyped-def]
     """Log to finished HDF5 and report."""
     from benchmarks._robot_logs import contract
-    from training.convert import convert
+    from training.conversion.convert import convert
 
     robot = contract()
     return lambda: convert([log], robot, out, jobs=1)

@@ -141,7 +141,7 @@ def convert(
 
     Example: `iql-ros convert logs/ --contract robot.yaml --out data.h5`
     """
-    converter = room("training.convert")
+    converter = room("training.conversion.convert")
     loaded = load_contract(contract)
 
     def show(path: Path, result: Any) -> None:
@@ -182,7 +182,7 @@ def train(
 
     Example: `iql-ros train data.h5 --out runs/a --set expectile=0.8`
     """
-    trainer, settings = room("training.train"), room("training.config")
+    trainer, settings = room("training.learning.train"), room("training.learning.config")
     shortcuts = {"algorithm": algorithm, "steps": steps, "seed": seed}
     overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     begun_with = out / "config.yaml"
@@ -190,7 +190,7 @@ def train(
         config = begun_with
     resolved = settings.load_config(config, [*overrides, *(set_ or [])])
     if contract is not None:
-        data = room("training.dataset").load_dataset(dataset)
+        data = room("training.datasets.dataset").load_dataset(dataset)
         require_same(load_contract(contract), data.contract, str(dataset))
     finished = trainer.train(dataset, out, resolved, resume=resume, force=force).finished
     if not finished:

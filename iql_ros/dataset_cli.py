@@ -53,7 +53,7 @@ def info(file: DatasetArgument, as_json: JsonOption = False) -> None:
 
     Example: `iql-ros dataset info data.h5`
     """
-    facts = room("training.dataset_facts").facts(file)
+    facts = room("training.datasets.facts").facts(file)
     if as_json:
         print(json.dumps(facts, indent=2))
         return
@@ -84,7 +84,7 @@ def stats(file: DatasetArgument, as_json: JsonOption = False) -> None:
 
     Example: `iql-ros dataset stats data.h5`
     """
-    found = room("training.dataset_facts").statistics(file)
+    found = room("training.datasets.facts").statistics(file)
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -112,7 +112,7 @@ def merge(
 
     Example: `iql-ros dataset merge monday.h5 tuesday.h5 --out week.h5`
     """
-    merger = room("training.dataset_merge")
+    merger = room("training.datasets.merge")
     with _progress("reading") as progress:
         findings = merger.merge(files, out, force=force, progress=progress)
     _tell(findings)
@@ -132,7 +132,7 @@ def split(
 
     Example: `iql-ros dataset split data.h5 --fraction 0.2 --out-a train.h5 --out-b test.h5`
     """
-    tools = room("training.dataset_tools")
+    tools = room("training.datasets.tools")
     a, b = tools.split(file, fraction, seed, out_a, out_b, force=force)
     out_console.print(f"{a} episodes -> {out_a}, {b} episodes -> {out_b}")
 
@@ -156,7 +156,7 @@ def import_(
 
     Example: `iql-ros dataset import --from minari D4RL/pen/human-v2 --out pen.h5`
     """
-    tools = room("training.dataset_tools")
+    tools = room("training.datasets.tools")
     with _progress("reading") as progress:
         findings = tools.import_dataset(
             layout.value,
@@ -182,7 +182,7 @@ def export(
 
     Example: `iql-ros dataset export --to minari data.h5 --out ~/.minari/datasets/arm6-v0`
     """
-    tools = room("training.dataset_tools")
+    tools = room("training.datasets.tools")
     with _progress("writing") as progress:
         findings = tools.export_dataset(layout.value, src, out, force=force, progress=progress)
     _tell(findings)

@@ -36,7 +36,7 @@ def inspect_command(
 
     Example: `iql-ros inspect logs/run1.mcap --propose robot.yaml`
     """
-    inspector, proposer = room("training.inspect"), room("training.propose")
+    inspector, proposer = room("training.inspection.inspect"), room("training.inspection.propose")
     for file in (json_file, propose):
         if file is not None and file.exists() and not force:
             raise IqlRosError(f"{file} exists: choose another name or pass --force")

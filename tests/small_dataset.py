@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
-from training.dataset import write_dataset
+from training.datasets.dataset import write_dataset
 
 Columns = dict[str, NDArray[np.generic]]
 

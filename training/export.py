@@ -20,10 +20,10 @@ from iql_ros.bundle_format import OPSET, Provenance, graph_metadata, io_of
 from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
 from iql_ros.golden import MIN_PAIRS, Golden
-from training.dataset import Dataset, load_dataset
-from training.run import Run, load_run
+from training.datasets.dataset import Dataset, load_dataset
+from training.learning.run import Run, load_run
+from training.learning.train import split_run
 from training.support import fit_support
-from training.train import split_run
 
 # Held-out states are at least half of the least number of pairs, however many extremes.
 MIN_STATES = MIN_PAIRS // 2

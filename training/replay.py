@@ -22,9 +22,9 @@ from iql_ros.errors import BundleError
 from iql_ros.fields import FieldPlan
 from iql_ros.sampler import SECOND_NS, tick_offset
 from iql_ros.wire import Encoding, make_types
+from training.conversion.steps import commands
+from training.conversion.topics import read_topics
 from training.logs import Log, open_log
-from training.steps import commands
-from training.topics import read_topics
 
 Array = NDArray[np.float64]
 

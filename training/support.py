@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from iql_ros.bundle_format import Support
 from iql_ros.errors import DatasetError
-from training.dataset import Dataset
+from training.datasets.dataset import Dataset
 
 # Share of the identity mixed into the correlations. It keeps the precision finite where
 # components depend on each other (a difference beside its operands), at the price of

@@ -19,6 +19,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -37,6 +38,7 @@ from iql_ros.status import Status
 NAME = "iql_controller"
 MODES = ("active", "shadow")
 LATENCIES_KEPT = 10_000
+LINGER_S = 0.2
 _STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 _IDLE = Command(0, Status.WAITING, "not active", np.zeros(0), {})
 
@@ -123,9 +125,22 @@ class ControllerNode(LifecycleNode):
         self._stop_ticking = _nothing
         with self._lock:
             if self._active and self._controller is not None:
-                self._send(self._controller.stop(self._now_ns()))
+                command = self._controller.stop(self._now_ns())
+                self._send(command)
+                if command.payloads:
+                    self._linger()
             self._active = False
             self._latest = _IDLE
+
+    def _linger(self) -> None:
+        """Waits until the last command has arrived and was very likely taken.
+
+        A reader forgets what it has not taken yet when its writer goes (seen with Fast DDS: the
+        robot then kept the command before the safe one).
+        """
+        for publisher in self._publishers_by_alias.values():
+            publisher.wait_for_all_acked(Duration(seconds=LINGER_S))
+        time.sleep(LINGER_S)
 
     # -- configure -------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.batch import Batch
-from training.config import TrainConfig
-from training.iql import Iql
+from training.learning.batch import Batch
+from training.learning.config import TrainConfig
+from training.learning.iql import Iql
 
 TRACE = Path(__file__).parents[3] / "shared" / "golden" / "iql_reference_trace.npz"
 pytestmark = pytest.mark.skipif(not TRACE.exists(), reason=f"no reference trace at {TRACE}")

@@ -14,7 +14,7 @@ from rosbags.rosbag2 import StoragePlugin
 from iql_ros.contract import Contract, load_contract
 from iql_ros.errors import ContractError, DatasetError, LogError
 from tests.bags import MS, START_NS, Entry, float64, twist, write_bag
-from training.convert import convert, convert_log
+from training.conversion.convert import convert, convert_log
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "real_logs"
 TURTLE = Path(__file__).parents[2] / "examples" / "turtlesim" / "contract.yaml"

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import DatasetError
 from tests.small_dataset import Columns, point_columns, point_contract
-from training.dataset import load_dataset, write_dataset
-from training.dataset_facts import facts, statistics
-from training.dataset_file import COLUMNS
-from training.dataset_merge import merge
-from training.dataset_table import Table, read_table
-from training.dataset_tools import EXPORTS, export_dataset, import_dataset, split
+from training.datasets.dataset import load_dataset, write_dataset
+from training.datasets.facts import facts, statistics
+from training.datasets.file import COLUMNS
+from training.datasets.merge import merge
+from training.datasets.table import Table, read_table
+from training.datasets.tools import EXPORTS, export_dataset, import_dataset, split
 
 SHARED = Path(__file__).parents[3] / "shared" / "datasets"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"no public datasets at {SHARED}")

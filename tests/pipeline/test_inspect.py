@@ -19,10 +19,10 @@ from iql_ros.definitions import read_definitions
 from iql_ros.errors import IqlRosError, LogError
 from iql_ros.inspect_cli import inspect_command
 from tests.bags import MS, START_NS, TYPES, Entry, float64, payload, twist, write_bag
-from training.convert import convert_log
-from training.inspect import LogFacts, TopicFacts, facts_as_json, inspect_log
+from training.conversion.convert import convert_log
+from training.inspection.inspect import LogFacts, TopicFacts, facts_as_json, inspect_log
+from training.inspection.propose import propose
 from training.logs import open_log
-from training.propose import propose
 
 LOGS = Path(__file__).parents[3] / "shared" / "real_logs"
 TURTLE_MSGS = Path(__file__).parents[2] / "examples" / "turtlesim" / "msgs"

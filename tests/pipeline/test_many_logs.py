@@ -20,8 +20,8 @@ import pytest
 from iql_ros.contract import Contract
 from iql_ros.errors import ContractError, DatasetError, LogError
 from tests.bags import float64, twist, write_bag
-from training.convert import Failed, Part, convert
-from training.parts import WHOLE_BYTES, identify
+from training.conversion.convert import Failed, Part, convert
+from training.conversion.parts import WHOLE_BYTES, identify
 
 ROOT = Path(__file__).parents[2]
 LOGS = 4
@@ -253,7 +253,7 @@ CONVERT = """
 import json, sys
 from pathlib import Path
 from iql_ros.contract import Contract
-from training.convert import convert
+from training.conversion.convert import convert
 def progress(path, result):
     print(path, flush=True)
 convert([Path(sys.argv[1])], Contract.from_json(sys.argv[2]), Path(sys.argv[3]),

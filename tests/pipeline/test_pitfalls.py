@@ -12,9 +12,9 @@ from iql_ros.contract import Contract, load_contract
 from iql_ros.errors import LogError
 from iql_ros.fields import FieldPlan
 from tests.bags import START_NS, Entry, float64, write_bag
+from training.conversion.one_log import Converted, convert_log
+from training.conversion.topics import read_topics
 from training.logs import open_log
-from training.one_log import Converted, convert_log
-from training.topics import read_topics
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "real_logs"

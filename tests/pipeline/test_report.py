@@ -13,7 +13,7 @@ import pytest
 
 from iql_ros.contract import Contract, load_contract
 from tests.bags import Entry, float64, twist, write_bag
-from training.convert import convert
+from training.conversion.convert import convert
 from training.report import build_report, render_report, write_report
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "real_logs"

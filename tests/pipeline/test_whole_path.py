@@ -16,7 +16,7 @@ from iql_ros.controller import Controller
 from iql_ros.wire import make_types
 from sim.loop import controller_pilot, run_episodes
 from sim.world import ArmWorld
-from training.dataset import load_dataset
+from training.datasets.dataset import load_dataset
 
 
 def iql_ros(*arguments: str, cwd: Path, code: int = 0) -> str:

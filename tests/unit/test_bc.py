@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.batch import Batch, unpack
-from training.bc import Bc
-from training.config import TrainConfig
+from training.learning.batch import Batch, unpack
+from training.learning.bc import Bc
+from training.learning.config import TrainConfig
 
 
 def linear_task(rows: int = 256) -> Batch:

@@ -10,8 +10,8 @@ import pytest
 
 from iql_ros.errors import DatasetError
 from tests.small_dataset import Columns, point_columns, point_contract, write_point_dataset
-from training.dataset import load_dataset, split_episodes, write_dataset
-from training.scaling import Normaliser, to_unit
+from training.datasets.dataset import load_dataset, split_episodes, write_dataset
+from training.datasets.scaling import Normaliser, to_unit
 
 SHARED = Path(__file__).parents[3] / "shared" / "datasets"
 

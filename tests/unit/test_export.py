@@ -12,14 +12,14 @@ from iql_ros.bundle import load_bundle, open_policy
 from iql_ros.bundle_format import graph_metadata
 from iql_ros.errors import DatasetError
 from tests.small_bundle import CONTRACT, write_bundle
-from training.config import TrainConfig
-from training.dataset import Dataset, load_dataset
-from training.dataset_file import COLUMNS, write_dataset
+from training.datasets.dataset import Dataset, load_dataset
+from training.datasets.file import COLUMNS, write_dataset
 from training.export import export_graph, export_run, golden_observations, golden_pairs
-from training.networks import Actor, DeployedPolicy
-from training.run import load_run
+from training.learning.config import TrainConfig
+from training.learning.networks import Actor, DeployedPolicy
+from training.learning.run import load_run
+from training.learning.train import split_run, train
 from training.support import conformal_threshold, fit_support, mahalanobis
-from training.train import split_run, train
 
 
 @pytest.fixture(scope="module")

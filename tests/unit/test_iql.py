@@ -7,10 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.batch import Batch, pack, unpack
-from training.config import TrainConfig
-from training.dataset import Dataset
-from training.iql import (
+from training.datasets.dataset import Dataset
+from training.datasets.scaling import Normaliser
+from training.learning.batch import Batch, pack, unpack
+from training.learning.config import TrainConfig
+from training.learning.iql import (
     Iql,
     actor_loss,
     advantage_weights,
@@ -18,7 +19,6 @@ from training.iql import (
     critic_loss,
     value_loss,
 )
-from training.scaling import Normaliser
 
 Array = NDArray[np.float64]
 

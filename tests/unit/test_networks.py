@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.networks import Actor, DeployedPolicy, TwinCritic, Value
+from training.learning.networks import Actor, DeployedPolicy, TwinCritic, Value
 
 
 def rng(seed: int = 0) -> torch.Generator:

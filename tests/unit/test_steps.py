@@ -12,8 +12,8 @@ from iql_ros.contract import Contract
 from iql_ros.errors import ContractError, LogError
 from iql_ros.fields import FieldPlan
 from iql_ros.sampler import SECOND_NS, Messages, ticks
-from training.alignment import responses
-from training.clocks import (
+from training.conversion.alignment import responses
+from training.conversion.clocks import (
     bursts,
     clock_resets,
     common_era,
@@ -22,8 +22,8 @@ from training.clocks import (
     set_backs,
     stamp_fault,
 )
-from training.steps import make_steps
-from training.topics import Recording
+from training.conversion.steps import make_steps
+from training.conversion.topics import Recording
 
 WALL = 1_700_000_000
 

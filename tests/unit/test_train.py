@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.small_dataset import point_columns, point_contract, write_point_dataset
-from training.checkpoint import RunError
-from training.config import ConfigError, TrainConfig, dump_config, load_config
-from training.dataset import load_dataset
-from training.metrics import read_metrics
-from training.train import DivergenceError, load_run, split_run, train
+from training.datasets.dataset import load_dataset
+from training.learning.checkpoint import RunError
+from training.learning.config import ConfigError, TrainConfig, dump_config, load_config
+from training.learning.metrics import read_metrics
+from training.learning.train import DivergenceError, load_run, split_run, train
 
 CONFIG = TrainConfig(
     steps=60,

@@ -1,0 +1,1 @@
+"""Robot logs to datasets of transitions, by a contract."""

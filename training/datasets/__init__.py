@@ -1,0 +1,1 @@
+"""Dataset files: reading, checking, merging, and other projects' layouts."""

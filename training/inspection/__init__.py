@@ -1,0 +1,1 @@
+"""What is in a log, and a first contract for it."""

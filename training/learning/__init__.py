@@ -1,0 +1,1 @@
+"""Offline learning: the algorithms, the loop, and what a run leaves."""

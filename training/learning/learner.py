@@ -1,0 +1,61 @@
+"""The inner loop: draw rows, update, keep the losses; the same for every algorithm.
+
+Training goes block by block. Within a block nothing is read back from torch, so no step
+waits for a number that only a log needs. The rows of a block follow from (seed, block)
+alone: a resumed run draws them again, and a diverged one can show its batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.learning.batch import unpack
+from training.learning.bc import Bc
+from training.learning.config import TrainConfig
+from training.learning.iql import Iql
+
+Learner = Iql | Bc
+
+
+def create_learner(config: TrainConfig, observation_size: int, action_size: int) -> Learner:
+    """Returns the networks of `config.algorithm`, initialised from `config.seed`."""
+    rng = torch.Generator().manual_seed(config.seed)
+    algorithm = Iql if config.algorithm == "iql" else Bc
+    return algorithm(config, observation_size, action_size, rng)
+
+
+def draw_block(config: TrainConfig, block: int, rows: int) -> Tensor:
+    """Returns the row numbers of one block of updates, uniform with replacement.
+
+    Args:
+        config: gives seed, batch size and the block's length, `log_every`.
+        block: number of the block, from 0.
+        rows: how many transitions there are to draw from.
+
+    Returns:
+        int64, shape (log_every, batch_size).
+    """
+    rng = np.random.default_rng([config.seed, block])
+    return torch.from_numpy(rng.integers(rows, size=(config.log_every, config.batch_size)))
+
+
+def run_block(learner: Learner, data: Tensor, rows: Tensor, first_step: int) -> Tensor:
+    """Takes one update for each row of `rows`.
+
+    Args:
+        learner: updated in place.
+        data: packed transitions, see `training.learning.batch.pack`.
+        rows: which transitions form each batch, shape (K, B).
+        first_step: updates taken before the block.
+
+    Returns:
+        The losses of every update, shape (K, len(learner.loss_names)).
+    """
+    action_size = len(learner.actor.log_std)
+    losses = [
+        learner.update(unpack(data.index_select(0, indices), action_size), first_step + i)
+        for i, indices in enumerate(rows)
+    ]
+    return torch.stack(losses)
