@@ -22,7 +22,7 @@ from iql_ros.contract import Contract, load_contract, require_same
 from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import IqlRosError
 from iql_ros.inspect_cli import inspect_command
-from iql_ros.terminal import bar, err_console, out_console, room
+from iql_ros.terminal import bar, err_console, out_console, resumable, room
 
 app = typer.Typer(
     name="iql-ros",
@@ -109,7 +109,7 @@ def record(
     Example: `iql-ros record --episodes 200 --out logs`
     """
     recorder = room("sim.record")
-    with bar("recording") as shown:
+    with resumable(), bar("recording") as shown:
         task = shown.add_task("recording", total=episodes)
         recording = recorder.record(
             out,
@@ -132,12 +132,15 @@ def convert(
     logs: Annotated[list[Path], typer.Argument(help="bag files, bag folders, folders of bags")],
     contract: ContractOption,
     out: Annotated[Path, typer.Option(help="HDF5 file to write")],
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="processes [default: as many as are worth it]")
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Converts robot logs to one HDF5 dataset of transitions.
 
     Reads rosbag2 (mcap, sqlite3) and ROS 1 .bag. A log that fails is reported and left out,
-    and the exit code is then 2.
+    and the exit code is then 2. An interrupted conversion goes on when it is called again.
 
     Example: `iql-ros convert logs/ --contract robot.yaml --out data.h5`
     """
@@ -154,9 +157,10 @@ def convert(
                     f"[yellow]note[/] {escape(f'{path.name}: {finding}')}", highlight=False
                 )
 
-    with bar("converting") as shown:
-        task = shown.add_task("converting", total=None)
-        report = converter.convert(logs, loaded, out, force=force, progress=show)
+    paths = room("training.logs").find_logs(logs)
+    with resumable(), bar("converting") as shown:
+        task = shown.add_task("converting", total=len(paths))
+        report = converter.convert(paths, loaded, out, force=force, jobs=jobs, progress=show)
     out_console.print(
         f"{report['steps']} steps in {report['episodes']} episodes from {len(report['logs'])} "
         f"logs -> {out} (report: {out.with_suffix('.report.html')})"
@@ -294,7 +298,8 @@ def demo(
     """
     from iql_ros.demo import run_demo
 
-    run_demo(out, fresh=fresh)
+    with resumable():
+        run_demo(out, fresh=fresh)
 
 
 def _version(value: bool) -> None:
@@ -319,9 +324,6 @@ def main() -> None:
     except IqlRosError as error:
         err_console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        err_console.print("interrupted; run the same command again to go on")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

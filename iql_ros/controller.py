@@ -169,15 +169,22 @@ class Controller:
         return self._safe(t_ns, Status.WAITING, "stopped", {})
 
     def restart(self) -> None:
-        """Begins anew, as at activation: nothing is published before a full observation."""
-        self._forget()
-        self._has_published = False
+        """Begins anew, as at activation: nothing is published before a full observation.
 
-    def _forget(self) -> None:
-        self._sampler.clear()
+        Messages stay, as a topic that speaks once (a latched goal) will not repeat itself.
+        """
+        self._sampler.restart()
+        self._has_published = False
         self._last = None
         self._last_tick_ns = None
         self._triggers = 0
+
+    def _forget(self) -> None:
+        """Takes nothing of what was before for known; the safe action stays owed."""
+        has_published = self._has_published
+        self.restart()
+        self._sampler.clear()
+        self._has_published = has_published
 
     def _safe(self, t_ns: int, status: Status, detail: str, ages_s: Mapping[str, float]) -> Command:
         safe = self.contract.action_safe

@@ -35,8 +35,12 @@ LATENCY_EPISODES = 8
 """Episodes at real time, for the latency."""
 TRAINING = {
     "bc": ["--steps", "8000"],
-    # Of expectile 0.8 or 0.9 with beta 3 or 6, these reached most often (98 of 100).
-    "iql": ["--steps", "12000", "--set", "expectile=0.8", "--set", "inverse_temperature=6"],
+    # In lockstep 297 of 300 reached with these, 194 of 200 with a discount of 0.99: an episode
+    # takes some 25 steps.
+    "iql": [
+        *("--steps", "12000", "--set", "discount=0.95"),
+        *("--set", "expectile=0.8", "--set", "inverse_temperature=6"),
+    ],
 }
 DOMAIN = 91
 SEED = 7

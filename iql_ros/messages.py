@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 from rosbags.interfaces import Nodetype
@@ -160,8 +160,13 @@ def make_types(definitions: Mapping[str, str], *, ros1: bool = False) -> Typesto
     Raises:
         LogError: a definition cannot be parsed, or has a field twice.
     """
+    return _make_types(tuple(definitions.items()), ros1)
+
+
+@lru_cache(maxsize=32)  # the same topics come in log after log: 5 ms each
+def _make_types(definitions: tuple[tuple[str, str], ...], ros1: bool) -> Typestore:
     own: Typesdict = {}
-    for msgtype, text in definitions.items():
+    for msgtype, text in definitions:
         own.update(_parse(msgtype, text.replace("\r\n", "\n")))
     types = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.LATEST)
     for name in own.keys() & types.fielddefs.keys():
@@ -169,7 +174,7 @@ def make_types(definitions: Mapping[str, str], *, ros1: bool = False) -> Typesto
     try:
         types.register(own)
     except TypesysError as error:
-        raise LogError(f"definitions of {', '.join(definitions)}: {error}") from error
+        raise LogError(f"definitions of {', '.join(dict(definitions))}: {error}") from error
     return types
 
 

@@ -275,10 +275,14 @@ class Sampler:
         if not (self._skips_nonfinite[alias] and not np.isfinite(row).all()):
             self._topics[alias].put(max(arrival_ns, stamp_ns), stamp_ns, row)
 
+    def restart(self) -> None:
+        """Forgets earlier steps; history and previous action begin anew."""
+        self._past = []
+
     def clear(self) -> None:
         """Forgets all messages and steps, as after a jump of the clock."""
+        self.restart()
         self._topics = {alias: _LiveTopic() for alias in self._topics}
-        self._past = []
 
     def sample(self, t_ns: int, previous_action: Array | None) -> Sample:
         """What the policy sees at t.

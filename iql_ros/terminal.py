@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -35,6 +38,16 @@ def room(module: str) -> Any:
             f"{error.name!r} is not installed, {module} needs it: "
             f"pip install 'iql_ros[{extra}]', or on a robot source your ROS setup file"
         ) from None
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ends a verb that is interrupted with what to do next, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err_console.print("interrupted: the same command again goes on where it was")
+        raise typer.Exit(130) from None
 
 
 def bar(what: str) -> Progress:

@@ -104,6 +104,11 @@ class Reader:
         self._remembered_bytes = 0
         self.width = len(self._targets)
 
+    @property
+    def layouts(self) -> list[Layout]:
+        """The layouts of the messages read so far, as far as they are remembered."""
+        return [layout for group in self._layouts.values() for layout in group]
+
     def read(self, payload: Buffer) -> NDArray[np.float64] | None:
         """Reads one payload.
 

@@ -259,7 +259,12 @@ def progress(path, result):
 convert([Path(sys.argv[1])], Contract.from_json(sys.argv[2]), Path(sys.argv[3]),
         jobs=int(sys.argv[4]), progress=progress)
 """
-SLOW = "import time\ndef r(s):\n    time.sleep(0.3)\n    return s['x']\n"
+SLOW = """
+import os, time
+def r(s):
+    time.sleep(float(os.environ.get("SLOW_S", 0)))
+    return s["x"]
+"""
 
 
 def begun(tmp_path: Path, slow: Contract, out: Path, jobs: int) -> subprocess.Popen[str]:
@@ -270,7 +275,7 @@ def begun(tmp_path: Path, slow: Contract, out: Path, jobs: int) -> subprocess.Po
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "SLOW_S": "2"},
     )
     assert process.stdout is not None
     assert process.stdout.readline()

@@ -152,6 +152,17 @@ def test_a_silent_trigger_is_overdue_and_gives_the_safe_action(controller: Contr
     assert "is /state publishing?" in command.detail
 
 
+def test_a_restart_publishes_nothing_until_it_acts_but_keeps_what_was_said(
+    controller: Controller,
+) -> None:
+    feed(controller, 0, 1.0, 2.0)
+    controller.tick(0)
+    controller.restart()
+    assert not controller.stop(10 * MS).payloads
+    controller.put("state", 100 * MS, number(1.5))  # the goal is not repeated
+    assert published(controller.tick(100 * MS)) == 0.5
+
+
 def test_the_last_command_is_the_safe_one(controller: Controller) -> None:
     feed(controller, 0, 1.0, 2.0)
     controller.tick(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from iql_ros.contract import Contract
-from iql_ros.errors import ContractError, LogError
+from iql_ros.errors import LogError
 from iql_ros.fields import FieldPlan
 from iql_ros.sampler import SECOND_NS, Messages, ticks
 from training.conversion.alignment import responses
@@ -234,13 +234,6 @@ def test_a_jump_beyond_its_limit_ends_the_episode_and_is_dropped() -> None:
     assert steps.facts["dropped_jump"] == 1
     assert np.flatnonzero(steps.timeouts).tolist() == [48, 97]
     assert not steps.terminals.any()
-
-
-def test_a_jump_limit_on_no_field_is_named() -> None:
-    toy = contract(episode={"jump": {"y": 1.0}})
-    both = {"state": messages(TEN_S), "cmd": messages(TEN_S)}
-    with pytest.raises(ContractError, match=r"jump.*'y'.*x"):
-        make_steps(toy, FieldPlan(toy, ["x"]), recording(both))
 
 
 def test_an_unused_jump_key_leaves_the_digest_alone() -> None:

@@ -22,8 +22,10 @@ STAMP = ["header.stamp.sec", "header.stamp.nanosec"]
 CLOCK, CLOCK_TYPE, CLOCK_PATHS = "/clock", "rosgraph_msgs/msg/Clock", ["clock.sec", "clock.nanosec"]
 SAMPLED_STAMPS = 128
 FEWEST_STAMPS = 4
-"""Stamps looked at in the first and in late blocks of a topic whose receive time counts, only
-to compare clocks: all of them would cost a tenth of the conversion."""
+EVERY_BLOCK = 8
+"""Stamps looked at in the first and in late blocks of a topic whose receive time counts, and how
+many late blocks pass in between: only clocks are compared, and all stamps would cost as much as
+the wanted values."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class _Intake:
     rows: list[Array] = field(default_factory=list)
     samples: list[tuple[Times, Array]] = field(default_factory=list)
     orders: set[tuple[int, ...]] = field(default_factory=set)
+    blocks: int = 0
     skipped: int = 0
     absent: str = ""
 
@@ -123,7 +126,9 @@ class _Intake:
             self.rows.append(values[present])
         if self.picks:
             self.orders |= _orders(self.reader)
-        if self.stamps is not None:
+        self.blocks += 1
+        is_early = self.blocks <= EVERY_BLOCK
+        if self.stamps is not None and (is_early or self.blocks % EVERY_BLOCK == 0):
             wanted = max(FEWEST_STAMPS, SAMPLED_STAMPS >> len(self.samples))
             some = slice(None, None, max(1, -(-len(block.t_ns) // wanted)))
             whole = block.payloads
@@ -186,6 +191,5 @@ def nanoseconds(values: Array) -> Times:
 
 def _orders(reader: Reader) -> set[tuple[int, ...]]:
     """How the wanted elements lay to each other in the messages read last."""
-    layouts = [layout for group in reader._layouts.values() for layout in group]
-    starts = [[start for start, _ in layout.slots] for layout in layouts if layout.slots]
+    starts = [[start for start, _ in layout.slots] for layout in reader.layouts if layout.slots]
     return {tuple(start - group[0] for start in group) for group in starts}
