@@ -54,7 +54,7 @@ class SimNode(Node):
                 raise IqlRosError(f"parameter {name} is {getattr(self, name)}: must be above 0")
         self.latencies_us: list[float] = []
         self.command = STILL
-        self.command_topic = contract.topics[COMMAND].topic
+        self.command_topic = self.resolve_topic_name(contract.topics[COMMAND].topic)
         self._command_ns: int | None = None
         self._t_ns = 0
         self._joints_published_ns = 0

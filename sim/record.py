@@ -130,7 +130,7 @@ class _Log:
         self._writer = writer
         self._rng = rng
         self._connections: dict[str, Connection] = {
-            alias: writer.add_connection(topic.topic, topic.type, typestore=types)
+            alias: writer.add_connection(topic.absolute, topic.type, typestore=types)
             for alias, topic in contract.topics.items()
         }
         self._is_empty = True

@@ -156,3 +156,30 @@ def test_check_prints_every_component(tmp_path: Path) -> None:
     text = iql_ros("check", "arm6", cwd=tmp_path)
     assert "q_shoulder_pan" in text
     assert "command_5" in text
+
+
+@pytest.mark.ros
+def test_simulator_and_controller_meet_over_ros_in_their_namespace(folder: Path) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    namespace = ["-r", "__ns:=/left"]
+    controller = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "iql_ros.cli", "run", "bundle", "--mode", "active"),
+            *("--sim-time", "--contract", "arm6", "--", *namespace),
+        ],
+        cwd=folder,
+    )
+    try:
+        parameters = ["-p", "episodes:=1", "-p", "speed:=5.0", "-p", "results:=results.json"]
+        subprocess.run(
+            [sys.executable, "-m", "sim.node", "--ros-args", *namespace, *parameters],
+            cwd=folder,
+            check=True,
+            timeout=120,
+        )
+    finally:
+        controller.terminate()
+        assert controller.wait(30) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert results["finished"]
+    assert results["latency_us"]["commands"] > 5
