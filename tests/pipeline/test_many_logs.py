@@ -275,6 +275,8 @@ def begun(tmp_path: Path, slow: Contract, out: Path, jobs: int) -> subprocess.Po
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        # Whatever started the tests in the background may have SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "SLOW_S": "2"},
     )
     assert process.stdout is not None
