@@ -18,6 +18,8 @@ from sim.loop import controller_pilot, run_episodes
 from sim.world import ArmWorld
 from training.datasets.dataset import load_dataset
 
+ROOT = Path(__file__).parents[2]
+
 
 def iql_ros(*arguments: str, cwd: Path, code: int = 0) -> str:
     done = subprocess.run(
@@ -95,7 +97,7 @@ def test_outputs_that_exist_are_refused_by_every_verb(folder: Path) -> None:
 def test_a_run_does_not_go_on_with_a_dataset_of_another_contract(
     folder: Path, tmp_path: Path
 ) -> None:
-    text = (Path(__file__).parents[2] / "iql_ros" / "robots" / "arm6.yaml").read_text()
+    text = (ROOT / "iql_ros" / "robots" / "arm6.yaml").read_text()
     changed = tmp_path / "arm6.yaml"
     changed.write_text(text.replace("slew: 12.0", "slew: 6.0"))
     assert changed.read_text() != text
@@ -156,6 +158,24 @@ def test_check_prints_every_component(tmp_path: Path) -> None:
     text = iql_ros("check", "arm6", cwd=tmp_path)
     assert "q_shoulder_pan" in text
     assert "command_5" in text
+
+
+REAL_LOGS = ROOT.parent / "shared" / "real_logs"
+
+
+@pytest.mark.skipif(not REAL_LOGS.is_dir(), reason=f"no real logs at {REAL_LOGS}")
+def test_real_logs_of_both_generations_of_ros_go_the_whole_way(tmp_path: Path) -> None:
+    logs = [str(REAL_LOGS / name) for name in ("turtlesim_db3", "turtlesim_rosbagjs")]
+    contract = str(ROOT / "examples" / "turtlesim" / "contract.yaml")
+    iql_ros("convert", *logs, "--contract", contract, "--out", "turtle.h5", cwd=tmp_path)
+    iql_ros("train", "turtle.h5", "--out", "run", "--steps", "200", cwd=tmp_path)
+    iql_ros("export", "run", "--out", "bundle", cwd=tmp_path)
+    for i, log in enumerate(logs):
+        iql_ros("replay", "bundle", log, "--out", f"replay{i}", cwd=tmp_path)
+        summary = json.loads((tmp_path / f"replay{i}" / "replay.json").read_text())
+        assert set(summary["actions"]) == {"forward", "turning"}
+        assert summary["statuses"]["ok"] > 100
+        assert (tmp_path / f"replay{i}" / "replay.png").stat().st_size > 10_000
 
 
 @pytest.mark.ros
