@@ -49,7 +49,10 @@ def inspect_command(
     for text in (*facts.findings, *facts.warnings):
         out_console.print(f"- {text}")
     if json_file is not None:
-        _write(json_file, json.dumps(inspector.facts_as_json(facts), indent=2) + "\n")
+        _write(
+            json_file,
+            json.dumps(room("training.inspection.facts").facts_as_json(facts), indent=2) + "\n",
+        )
     if propose is not None:
         folders = [os.path.relpath(folder, propose.parent) for folder in messages or []]
         text = proposer.propose(

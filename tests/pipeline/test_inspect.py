@@ -20,7 +20,8 @@ from iql_ros.errors import IqlRosError, LogError
 from iql_ros.inspect_cli import inspect_command
 from tests.bags import MS, START_NS, TYPES, Entry, float64, payload, twist, write_bag
 from training.conversion.convert import convert_log
-from training.inspection.inspect import LogFacts, TopicFacts, facts_as_json, inspect_log
+from training.inspection.facts import LogFacts, TopicFacts, facts_as_json
+from training.inspection.inspect import inspect_log
 from training.inspection.propose import propose
 from training.logs import open_log
 

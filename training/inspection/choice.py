@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from iql_ros.errors import LogError
-from training.inspection.inspect import LogFacts, TopicFacts
+from training.inspection.facts import LogFacts, TopicFacts
 from training.inspection.payloads import Numbers
 from training.inspection.words import is_command
 

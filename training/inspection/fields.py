@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from iql_ros.wire import Encoding, Reader, make_types
 from training.inspection.choice import wanted
-from training.inspection.inspect import TopicFacts
+from training.inspection.facts import TopicFacts
 from training.inspection.payloads import Numbers
 from training.inspection.proposal import Part
 from training.logs import Log

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,63 +18,13 @@ from iql_ros.messages import Struct, message_tree
 from iql_ros.sampler import SECOND_NS, Times
 from iql_ros.wire import Encoding, Payloads, Reader, make_types
 from training.conversion.streams import STAMP
-from training.inspection.clock_facts import Arrivals, Stamps, arrivals, stamp_facts
-from training.inspection.payloads import Census, Numbers, Shape
+from training.inspection.clock_facts import arrivals, stamp_facts
+from training.inspection.facts import LogFacts, TopicFacts
+from training.inspection.payloads import Census, Shape
 from training.inspection.words import warnings_of
 from training.logs import Block, Log, Topic
 
 LARGE_PAYLOAD = 1 << 16
-
-
-@dataclass(frozen=True)
-class TopicFacts:
-    """What one topic holds.
-
-    Attributes:
-        definition: "embedded", "standard", "given" or "unknown".
-        unknown: why its content was not looked at; "" if it was.
-        mean_bytes: of a payload.
-        receive: by the recorder's clock.
-        header: by the stamps; None where the type has none.
-        layouts: how many layouts its messages have; 0 where the content was not looked at.
-        numbers: what can be read from most of its messages.
-        orders: the orders of names (of joints) that its messages have, most frequent first.
-        nonfinite: by path, how many messages have a NaN or an infinity there.
-        sign_flips: by path of a quaternion, how often it jumps to its negative.
-        damaged: payloads that are no message of the type.
-    """
-
-    name: str
-    msgtype: str
-    encoding: str
-    definition: str
-    unknown: str
-    count: int
-    mean_bytes: float
-    receive: Arrivals
-    header: Stamps | None
-    layouts: int
-    numbers: tuple[Numbers, ...]
-    orders: tuple[tuple[str, ...], ...]
-    nonfinite: Mapping[str, int]
-    sign_flips: Mapping[str, int]
-    damaged: int
-
-
-@dataclass(frozen=True)
-class LogFacts:
-    """What a log holds: its topics by name, what is wrong with it, and the remedies."""
-
-    path: Path
-    start_ns: int
-    duration_s: float
-    topics: tuple[TopicFacts, ...]
-    findings: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    def topic(self, name: str) -> TopicFacts | None:
-        """The topic `name`, or None."""
-        return next((topic for topic in self.topics if topic.name == name), None)
 
 
 def inspect_log(log: Log, definitions: Mapping[str, str] | None = None) -> LogFacts:
@@ -103,15 +51,6 @@ def inspect_log(log: Log, definitions: Mapping[str, str] | None = None) -> LogFa
     duration_s = (max(ends) - start_ns) / SECOND_NS
     findings = tuple(log.findings)
     return LogFacts(log.path, start_ns, duration_s, topics, findings, warnings_of(topics))
-
-
-def facts_as_json(facts: LogFacts) -> dict[str, Any]:
-    """The facts as plain JSON types; numbers that can be read are given as paths."""
-    topics = [
-        {**asdict(topic), "numbers": [numbers.path() for numbers in topic.numbers]}
-        for topic in facts.topics
-    ]
-    return {**asdict(facts), "path": str(facts.path), "topics": topics}
 
 
 def topic_types(topic: Topic, given: Mapping[str, str]) -> tuple[Struct | None, str, str]:

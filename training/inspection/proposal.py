@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.inspection.inspect import LogFacts, TopicFacts
+from training.inspection.facts import LogFacts, TopicFacts
 
 Array = NDArray[np.float64]
 

@@ -18,6 +18,7 @@ from iql_ros.contract import Contract
 from iql_ros.contract_yaml import explain
 from iql_ros.errors import LogError
 from training.inspection.choice import choose
+from training.inspection.facts import LogFacts, TopicFacts
 from training.inspection.fields import (
     Values,
     constants_of,
@@ -26,7 +27,6 @@ from training.inspection.fields import (
     rounded_up,
     varies,
 )
-from training.inspection.inspect import LogFacts, TopicFacts
 from training.inspection.proposal import Part, Proposal, Use
 from training.inspection.text import contract_text
 from training.inspection.words import is_command

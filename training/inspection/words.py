@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from training.conversion.clocks import LARGEST_OFFSET_S
-
-if TYPE_CHECKING:
-    from training.inspection.inspect import TopicFacts
+from training.inspection.facts import TopicFacts
 
 COMMAND = re.compile(
     r"(^|[/_])(cmd|cmds|command|commands|setpoint|setpoints|joint_trajectory)([/_]|$)"
