@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,7 @@ class ControllerNode(LifecycleNode):
             assert self._controller is not None
             self._controller.restart()
             self._counts = dict.fromkeys(Status, 0)
+            self._latest = replace(_IDLE, detail=_waiting_text(self._controller.contract))
             self._active = True
         rate_hz = self._controller.contract.tick.rate_hz
         if rate_hz is not None:
@@ -215,7 +217,8 @@ class ControllerNode(LifecycleNode):
     def _receive(self, alias: str, payload: bytes) -> None:
         start = time.perf_counter_ns()
         with self._lock:
-            assert self._controller is not None
+            if self._controller is None:  # cleaned up with a message under way
+                return
             now_ns = self._now_ns()
             if self._controller.put(alias, now_ns, payload) and self._active:
                 self._send(self._controller.tick(now_ns))
@@ -306,6 +309,13 @@ def _qos(topic: Topic, default: ReliabilityPolicy) -> QoSProfile:
         else DurabilityPolicy.VOLATILE
     )
     return QoSProfile(depth=topic.qos.depth, reliability=reliability, durability=durability)
+
+
+def _waiting_text(contract: Contract) -> str:
+    trigger = contract.tick.trigger
+    return "no tick yet" + (
+        f": is {contract.topics[trigger].absolute} publishing?" if trigger is not None else ""
+    )
 
 
 def _nothing() -> None:
