@@ -30,7 +30,7 @@ bench: .venv/.installed ## run every benchmark, quick; one line of JSON each
 		$(BIN)/python -m benchmarks.$$name --quick || exit 1; \
 	done
 
-fuzz: .venv/.installed ## 50,000 damaged logs and bundles through the readers; some ten minutes
+fuzz: .venv/.installed ## 50,000 damaged logs through the readers; two minutes
 	IQL_ROS_FUZZ=50000 $(BIN)/python -m pytest tests/property/test_logs_fuzz.py
 
 clean: ## remove builds and caches; keeps .venv and runs
