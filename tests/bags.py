@@ -9,6 +9,8 @@ from typing import Any
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from iql_ros.contract import Contract
+
 TYPES = get_typestore(Stores.LATEST)
 START_NS = 1_700_000_000_000_000_000
 MS = 1_000_000
@@ -56,3 +58,22 @@ def write_bag(
             t_ns = START_NS + round(t_ms * MS)
             writer.write(connections[topic], t_ns, payload(msgtype, fields))
     return path
+
+
+def toy_contract(**changes: Any) -> Contract:
+    """Steps of 10 Hz from /state and /cmd, with some keys changed."""
+    base: dict[str, Any] = {
+        "format": 1,
+        "robot": "toy",
+        "tick": {"rate_hz": 10},
+        "topics": {
+            "state": {"topic": "/state", "type": "std_msgs/msg/Float64", "max_age_s": 0.25},
+            "cmd": {"topic": "/cmd", "type": "geometry_msgs/msg/Twist"},
+        },
+        "observations": [{"name": "x", "topic": "state", "path": "data"}],
+        "actions": [
+            {"name": "u", "topic": "cmd", "path": "linear.x", "limits": [-9, 9], "safe": 0}
+        ],
+        "reward": {"expression": "next_x - x + 10 * u"},
+    }
+    return Contract.model_validate({**base, **changes})

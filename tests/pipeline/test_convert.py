@@ -11,31 +11,14 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from iql_ros.contract import Contract, load_contract
+from iql_ros.contract import load_contract
 from iql_ros.errors import ContractError, DatasetError, LogError
 from tests.bags import MS, START_NS, Entry, float64, twist, write_bag
+from tests.bags import toy_contract as contract
 from training.conversion.convert import convert, convert_log
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "real_logs"
 TURTLE = Path(__file__).parents[2] / "examples" / "turtlesim" / "contract.yaml"
-
-
-def contract(**changes: Any) -> Contract:
-    base: dict[str, Any] = {
-        "format": 1,
-        "robot": "toy",
-        "tick": {"rate_hz": 10},
-        "topics": {
-            "state": {"topic": "/state", "type": "std_msgs/msg/Float64", "max_age_s": 0.25},
-            "cmd": {"topic": "/cmd", "type": "geometry_msgs/msg/Twist"},
-        },
-        "observations": [{"name": "x", "topic": "state", "path": "data"}],
-        "actions": [
-            {"name": "u", "topic": "cmd", "path": "linear.x", "limits": [-9, 9], "safe": 0}
-        ],
-        "reward": {"expression": "next_x - x + 10 * u"},
-    }
-    return Contract.model_validate({**base, **changes})
 
 
 def state(t_ms: float, value: float) -> Entry:

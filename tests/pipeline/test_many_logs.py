@@ -19,7 +19,7 @@ import pytest
 
 from iql_ros.contract import Contract
 from iql_ros.errors import ContractError, DatasetError, LogError
-from tests.bags import float64, twist, write_bag
+from tests.bags import float64, toy_contract, twist, write_bag
 from training.conversion.convert import Failed, Part, convert
 from training.conversion.parts import WHOLE_BYTES, identify
 
@@ -28,22 +28,8 @@ LOGS = 4
 
 
 def contract(**changes: Any) -> Contract:
-    base: dict[str, Any] = {
-        "format": 1,
-        "robot": "toy",
-        "tick": {"rate_hz": 10},
-        "topics": {
-            "state": {"topic": "/state", "type": "std_msgs/msg/Float64", "max_age_s": 0.25},
-            "cmd": {"topic": "/cmd", "type": "geometry_msgs/msg/Twist"},
-        },
-        "observations": [{"name": "x", "topic": "state", "path": "data"}],
-        "signals": [{"name": "again", "topic": "state", "path": "data"}],
-        "actions": [
-            {"name": "u", "topic": "cmd", "path": "linear.x", "limits": [-9, 9], "safe": 0}
-        ],
-        "reward": {"expression": "next_x - x + 10 * u"},
-    }
-    return Contract.model_validate({**base, **changes})
+    signals = [{"name": "again", "topic": "state", "path": "data"}]
+    return toy_contract(**{"signals": signals, **changes})
 
 
 def a_log(path: Path, number: int, states: int = 6) -> Path:
