@@ -21,6 +21,7 @@ from iql_ros import __version__
 from iql_ros.contract import Contract, load_contract, require_same
 from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import IqlRosError
+from iql_ros.files import write_text
 from iql_ros.inspect_cli import inspect_command
 from iql_ros.terminal import bar, err_console, out_console, resumable, room
 
@@ -119,7 +120,7 @@ def record(
             progress=lambda done, _: shown.update(task, completed=done),
         )
     results = [asdict(result) for result in recording.results]
-    (out / "summary.json").write_text(json.dumps({"seed": seed, "episodes": results}) + "\n")
+    write_text(out / "summary.json", json.dumps({"seed": seed, "episodes": results}) + "\n")
     reached = sum(result.success for result in recording.results)
     out_console.print(
         f"{len(recording.bags)} bags in {out}: {reached} of {len(results)} episodes reached "

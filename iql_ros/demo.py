@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from iql_ros.errors import IqlRosError
+from iql_ros.files import write_text
 from iql_ros.statistics import difference_interval, wilson_interval
 
 ROBOT = "arm6"
@@ -237,7 +238,7 @@ def _report(out: Path, console: Console, seconds: float) -> None:
     summary["margins"] = {
         other: _margins(outcomes["iql"], outcomes[other]) for other in ("behaviour", "bc")
     }
-    _write_json(out / "summary.json", summary)
+    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     table = Table("controller", "reached", "95 % interval", "mean return", "time to reach")
     for name in outcomes:
@@ -284,9 +285,3 @@ def _margins(ours: Outcome, other: Outcome) -> dict[str, Any]:
         "return": gap,
         "return_interval": (gap - spread, gap + spread),
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    draft.replace(path)

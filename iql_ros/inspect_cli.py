@@ -13,6 +13,7 @@ from rich.table import Table
 
 from iql_ros.definitions import read_definitions
 from iql_ros.errors import IqlRosError
+from iql_ros.files import write_text
 from iql_ros.terminal import out_console, room
 
 
@@ -49,7 +50,7 @@ def inspect_command(
     for text in (*facts.findings, *facts.warnings):
         out_console.print(f"- {text}")
     if json_file is not None:
-        _write(
+        write_text(
             json_file,
             json.dumps(room("training.inspection.facts").facts_as_json(facts), indent=2) + "\n",
         )
@@ -62,7 +63,7 @@ def inspect_command(
             definitions=definitions,
             message_folders=folders,
         )
-        _write(propose, text)
+        write_text(propose, text)
         out_console.print(
             f"contract in {propose}; next: write its reward, then "
             f"iql-ros convert {log} --contract {propose} --out data.h5"
@@ -112,10 +113,3 @@ def _clock(header: Any) -> str:
     counts = {"zero": header.zero, "repeated": header.duplicates, "back": header.backward}
     words += [f"{count} {what}" for what, count in counts.items() if count]
     return ", ".join(words)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

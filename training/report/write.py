@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iql_ros.files import write_text
 from training.report.page import render_report
 
 
@@ -18,11 +19,5 @@ def write_report(path_html: Path, path_json: Path, report: Mapping[str, Any]) ->
         path_json: facts to write.
         report: as `build_report` returns it.
     """
-    _replace(path_json, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    _replace(path_html, render_report(report))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path_json, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(path_html, render_report(report))
