@@ -78,7 +78,7 @@ def test_calls_leave_no_memory_behind(policy: Policy) -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 2_000  # 20,000 leaked actions would be over 2 MB
+    assert after - before < 100_000  # 20,000 leaked objects take at least 320 kB; other threads, some
 
 
 def test_auto_is_a_backend_that_passes(bundle: Bundle) -> None:
