@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 
 from training.learning.batch import Batch
 from training.learning.config import TrainConfig
 from training.learning.iql import cosine_decay, descend
-from training.learning.networks import Actor
+from training.learning.networks import Actor, create_actor
 
 
 def imitation_loss(log_prob: Tensor) -> Tensor:
@@ -20,21 +20,16 @@ def imitation_loss(log_prob: Tensor) -> Tensor:
 class Bc(nn.Module):
     """The actor alone, its optimiser, and the update."""
 
-    loss_names = ("actor_loss",)
+    loss_names: tuple[str, ...] = ("actor_loss",)
 
     def __init__(
         self, config: TrainConfig, observation_size: int, action_size: int, rng: torch.Generator
     ) -> None:
         super().__init__()
         self.config = config
-        self.actor = Actor(
-            observation_size,
-            action_size,
-            config.hidden,
-            rng,
-            learn_std=config.actor == "gaussian",
-        )
-        self.optimisers = {
+        self.action_size = action_size
+        self.actor = create_actor(config, observation_size, action_size, rng)
+        self.optimisers: dict[str, Optimizer] = {
             "actor": Adam(self.actor.parameters(), lr=config.learning_rate, fused=True)
         }
 
@@ -45,6 +40,10 @@ class Bc(nn.Module):
         self.optimisers["actor"].param_groups[0]["lr"] = self.config.learning_rate * decay
         descend(self.optimisers["actor"], loss)
         return loss.detach()[None]
+
+    def deployed(self) -> Actor:
+        """Returns the actor."""
+        return self.actor
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, float]:

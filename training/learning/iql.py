@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 
 from training.learning.batch import Batch
 from training.learning.config import TrainConfig
-from training.learning.networks import Actor, TwinCritic, Value
+from training.learning.networks import Actor, TwinCritic, Value, create_actor
 
 
 def value_loss(target_q: Tensor, v: Tensor, expectile: float) -> Tensor:
@@ -72,26 +72,21 @@ def descend(optimiser: Optimizer, loss: Tensor) -> None:
 class Iql(nn.Module):
     """The four networks of IQL, their optimisers, and the update."""
 
-    loss_names = ("value_loss", "critic_loss", "actor_loss")
+    loss_names: tuple[str, ...] = ("value_loss", "critic_loss", "actor_loss")
 
     def __init__(
         self, config: TrainConfig, observation_size: int, action_size: int, rng: torch.Generator
     ) -> None:
         super().__init__()
         self.config = config
-        self.actor = Actor(
-            observation_size,
-            action_size,
-            config.hidden,
-            rng,
-            learn_std=config.actor == "gaussian",
-        )
+        self.action_size = action_size
+        self.actor = create_actor(config, observation_size, action_size, rng)
         self.value = Value(observation_size, config.hidden, rng)
         self.critic = TwinCritic(observation_size + action_size, config.hidden, rng)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         # Neither actor nor critics feed the other: one backward and one optimiser serve both.
         both = [{"params": [*self.actor.parameters()]}, {"params": [*self.critic.parameters()]}]
-        self.optimisers = {
+        self.optimisers: dict[str, Optimizer] = {
             "value": Adam(self.value.parameters(), lr=config.learning_rate, fused=True),
             "actor_and_critic": Adam(both, lr=config.learning_rate, fused=True),
         }
@@ -134,6 +129,10 @@ class Iql(nn.Module):
         )
         log_prob = self.actor.log_prob(self.actor(batch.observations), batch.actions)
         return of_critic, actor_loss(log_prob, weights)
+
+    def deployed(self) -> Actor:
+        """Returns the actor."""
+        return self.actor
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, float]:

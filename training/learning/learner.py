@@ -7,16 +7,46 @@ alone: a resumed run draws them again, and a diverged one can show its batch.
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from training.learning.batch import unpack
+from training.learning.batch import Batch, unpack
 from training.learning.bc import Bc
 from training.learning.config import TrainConfig
 from training.learning.iql import Iql
 
-Learner = Iql | Bc
+
+class Learner(Protocol):
+    """What the loop, the checkpoint and the export need of an algorithm.
+
+    Attributes:
+        loss_names: what `update` returns, in order.
+        action_size: columns of `Batch.actions`.
+        optimisers: by name; their states go into the checkpoint.
+    """
+
+    loss_names: tuple[str, ...]
+    action_size: int
+    optimisers: dict[str, Optimizer]
+
+    def update(self, batch: Batch, step: int) -> Tensor:
+        """Takes one step on every network; returns its losses, one for each loss name."""
+
+    def evaluate(self, batch: Batch) -> dict[str, float]:
+        """Returns the losses and what explains them, on transitions not trained on."""
+
+    def deployed(self) -> nn.Module:
+        """Returns what acts: normalised observations (B, O) to actions (B, A) in [-1, 1]."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all networks' weights."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Sets all networks' weights."""
 
 
 def create_learner(config: TrainConfig, observation_size: int, action_size: int) -> Learner:
@@ -53,9 +83,8 @@ def run_block(learner: Learner, data: Tensor, rows: Tensor, first_step: int) -> 
     Returns:
         The losses of every update, shape (K, len(learner.loss_names)).
     """
-    action_size = len(learner.actor.log_std)
     losses = [
-        learner.update(unpack(data.index_select(0, indices), action_size), first_step + i)
+        learner.update(unpack(data.index_select(0, indices), learner.action_size), first_step + i)
         for i, indices in enumerate(rows)
     ]
     return torch.stack(losses)

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.learning.config import TrainConfig
+
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 
@@ -113,18 +115,26 @@ class DeployedPolicy(nn.Module):
     high: Tensor
 
     def __init__(
-        self, actor: Actor, mean: ArrayLike, std: ArrayLike, low: ArrayLike, high: ArrayLike
+        self, acting: nn.Module, mean: ArrayLike, std: ArrayLike, low: ArrayLike, high: ArrayLike
     ) -> None:
         super().__init__()
-        self.layers = actor.layers
+        self.acting = acting
         for name, values in (("mean", mean), ("std", std), ("low", low), ("high", high)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
 
     def forward(self, observation: Tensor) -> Tensor:
         """Returns the SI action of each SI observation, shape (B, A)."""
-        unit = torch.tanh(self.layers((observation - self.mean) / self.std))
+        unit = self.acting((observation - self.mean) / self.std)
         action = self.low + 0.5 * (unit + 1.0) * (self.high - self.low)
         return torch.minimum(torch.maximum(action, self.low), self.high)
+
+
+def create_actor(
+    config: TrainConfig, observation_size: int, action_size: int, rng: torch.Generator
+) -> Actor:
+    """Returns the actor that `config` describes, initialised from `rng`."""
+    learn_std = config.actor == "gaussian"
+    return Actor(observation_size, action_size, config.hidden, rng, learn_std=learn_std)
 
 
 def _orthogonal(weight: Tensor, generator: torch.Generator) -> None:

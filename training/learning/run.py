@@ -76,7 +76,7 @@ def load_run(path: Path) -> Run:
     learner = create_learner(origin.config, len(origin.normaliser.mean), len(origin.action_low))
     learner.load_state_dict(checkpoint.networks)
     policy = DeployedPolicy(
-        learner.actor,
+        learner.deployed(),
         origin.normaliser.mean,
         origin.normaliser.std,
         origin.action_low,
