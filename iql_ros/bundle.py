@@ -10,24 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iql_ros.backends.onnx import open_onnx
-from iql_ros.bundle_folder import check_free, check_listing, put_in_place, read_bounded
+from iql_ros.bundle_folder import check_listing, read_bounded
 from iql_ros.bundle_format import (
     BUNDLE_FILE,
     FORMAT,
     GATE_FILE,
     GOLDEN_FILE,
     POLICY_FILE,
-    FileRecord,
     Manifest,
-    Provenance,
-    Support,
     io_of,
     parse_manifest,
     seal,
@@ -35,22 +30,14 @@ from iql_ros.bundle_format import (
 )
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError, ContractError
-from iql_ros.golden import (
-    TOLERANCE,
-    Golden,
-    Policy,
-    Verification,
-    check_policy,
-    pack_golden,
-    unpack_golden,
-)
+from iql_ros.golden import Golden, unpack_golden
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """A bundle whose files are complete, unaltered and consistent.
 
-    Whether a backend runs its policy as trained is for `verify` to say.
+    Whether a backend runs its policy as trained is for `iql_ros.policies.verify` to say.
 
     Attributes:
         path: the folder it was read from.
@@ -66,9 +53,6 @@ class Bundle:
     policy: bytes = field(repr=False)
     golden: Golden = field(repr=False)
     gate: Mapping[str, Any] | None = field(repr=False)
-
-
-OpenBackend = Callable[[Bundle], Policy]
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -97,96 +81,6 @@ def load_bundle(path: str | Path) -> Bundle:
     )
 
 
-def verify(
-    bundle: Bundle | str | Path,
-    open_backend: OpenBackend = open_onnx,
-    *,
-    tolerance: float = TOLERANCE,
-) -> Verification:
-    """Checks that a bundle is whole and that a backend runs its policy as trained.
-
-    Args:
-        bundle: a loaded bundle, or a folder.
-        open_backend: opens the bundle into a policy; it checks the graph's signature.
-        tolerance: largest difference from the golden actions, as a share of their range.
-
-    Raises:
-        BundleError: naming the file, the value, the rule and the fix.
-    """
-    if not isinstance(bundle, Bundle):
-        bundle = load_bundle(bundle)
-    return _check(bundle, open_backend(bundle), tolerance)
-
-
-def open_policy(bundle: Bundle | str | Path, backend: str = "auto") -> Policy:
-    """Opens a bundle into a verified policy.
-
-    Args:
-        bundle: a loaded bundle, or a folder.
-        backend: "onnx", or "auto" for the fastest there is.
-
-    Raises:
-        BundleError: the bundle or the backend fails verification.
-    """
-    if backend not in ("auto", "onnx"):
-        raise BundleError(f"backend {backend!r} is not known: give auto or onnx")
-    if not isinstance(bundle, Bundle):
-        bundle = load_bundle(bundle)
-    policy = open_onnx(bundle)
-    _check(bundle, policy, TOLERANCE)
-    return policy
-
-
-def save_bundle(
-    out: str | Path,
-    *,
-    contract: Contract,
-    policy: bytes,
-    golden: Golden,
-    provenance: Provenance,
-    metrics: Mapping[str, float],
-    support: Support | None,
-    force: bool = False,
-) -> Bundle:
-    """Writes a bundle, verifies it, and only then gives it its name.
-
-    Args:
-        out: the folder to create.
-        policy: the ONNX graph; its properties are those of `graph_metadata`.
-        force: replace the bundle that is there.
-
-    Raises:
-        BundleError: `out` exists, or the new bundle fails its own verification.
-    """
-    out = Path(out).absolute()
-    check_free(out, force)
-    files = {POLICY_FILE: policy, GOLDEN_FILE: pack_golden(golden)}
-    manifest = Manifest(
-        contract=contract.canonical(),
-        contract_digest=contract.digest(),
-        io=io_of(contract),
-        provenance=provenance,
-        metrics=dict(metrics),
-        support=support,
-        files={
-            name: FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-            for name, data in files.items()
-        },
-    )
-    files[BUNDLE_FILE] = seal(manifest.model_dump(mode="json"))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}.new")
-    try:
-        draft.mkdir()
-        for name, data in files.items():
-            (draft / name).write_bytes(data)
-        verify(draft)
-        put_in_place(draft, out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return load_bundle(out)
-
-
 def save_gate(bundle: Bundle, record: Mapping[str, Any]) -> None:
     """Adds the gate's record to a bundle's folder, bound to that bundle's digest.
 
@@ -197,13 +91,6 @@ def save_gate(bundle: Bundle, record: Mapping[str, Any]) -> None:
     draft = bundle.path.with_name(f".{bundle.path.name}.{os.getpid()}.gate")
     draft.write_bytes(seal(document))
     draft.replace(bundle.path / GATE_FILE)
-
-
-# -- checks ------------------------------------------------------------------------------
-
-
-def _check(bundle: Bundle, policy: Policy, tolerance: float) -> Verification:
-    return check_policy(policy, bundle.golden, bundle.contract, bundle.digest, tolerance)
 
 
 def _read_recorded(file: Path, manifest: Manifest) -> bytes:

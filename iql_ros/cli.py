@@ -228,7 +228,7 @@ def verify(
     Example: `iql-ros verify bundle --contract robot.yaml`
     """
     from iql_ros.bundle import load_bundle
-    from iql_ros.bundle import verify as verify_bundle
+    from iql_ros.policies import verify as verify_bundle
 
     loaded = load_bundle(bundle)
     if contract is not None:

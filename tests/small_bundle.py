@@ -10,8 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from iql_ros.bundle import Bundle, save_bundle
+from iql_ros.bundle import Bundle
 from iql_ros.bundle_format import OPSET, Provenance, Support, graph_metadata
+from iql_ros.bundle_writing import save_bundle
 from iql_ros.contract import Contract
 from iql_ros.golden import Golden
 

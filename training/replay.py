@@ -15,11 +15,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from iql_ros.bundle import load_bundle, open_policy
+from iql_ros.bundle import load_bundle
 from iql_ros.contract import Contract
 from iql_ros.controller import Command, Controller, Policy
 from iql_ros.errors import BundleError
 from iql_ros.fields import FieldPlan
+from iql_ros.policies import open_policy
 from iql_ros.sampler import SECOND_NS, tick_offset
 from iql_ros.wire import Encoding, make_types
 from training.conversion.steps import commands
@@ -61,7 +62,7 @@ def replay(bundle_path: Path, log_path: Path, out: Path, *, force: bool = False)
     if out.exists() and not force:
         raise BundleError(f"{out} exists: choose another --out or pass --force")
     bundle = load_bundle(bundle_path)
-    replayed = run_log(bundle.contract, open_policy(bundle), open_log(log_path))
+    replayed = run_log(bundle.contract, open_policy(bundle).policy, open_log(log_path))
     summary = {
         "bundle": bundle.digest,
         "log": log_path.name,

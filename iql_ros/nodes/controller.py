@@ -26,12 +26,13 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from iql_ros.bundle import load_bundle, open_policy
+from iql_ros.bundle import load_bundle
 from iql_ros.contract import Contract, load_contract, require_same
 from iql_ros.controller import Command, Controller
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes.ticking import SteadyTicks
 from iql_ros.nodes.types import installed_types, message_class
+from iql_ros.policies import open_policy
 from iql_ros.sampler import SECOND_NS, max_age_ns
 from iql_ros.schema import Topic
 from iql_ros.status import Status
@@ -154,12 +155,12 @@ class ControllerNode(LifecycleNode):
         if mode not in MODES:
             raise IqlRosError(f"parameter 'mode' is {mode!r}: it must be one of {MODES}")
         bundle = load_bundle(path)
-        policy = open_policy(bundle, self._text("backend"))
+        opened = open_policy(bundle, self._text("backend"))
         contract = bundle.contract
         if self._text("contract"):
             require_same(load_contract(self._text("contract")), contract, path)
         self._digest = bundle.digest
-        self._controller = Controller(contract, policy, installed_types(contract))
+        self._controller = Controller(contract, opened.policy, installed_types(contract))
         for alias in contract.outputs:
             self._advertise(alias, contract.topics[alias], mode)
         for alias in self._controller.inputs:
@@ -173,6 +174,7 @@ class ControllerNode(LifecycleNode):
         ]
         self.get_logger().info(
             f"robot {contract.robot}, bundle {path} ({bundle.digest[:12]}), mode {mode}, "
+            f"backend {opened.backend} ({opened.reason}), "
             f"{len(self._controller.inputs)} topics in, {len(contract.outputs)} out"
         )
 

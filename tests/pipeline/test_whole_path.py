@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iql_ros.bundle import load_bundle, open_policy
+from iql_ros.bundle import load_bundle
 from iql_ros.controller import Controller
+from iql_ros.policies import open_policy
 from iql_ros.wire import make_types
 from sim.loop import controller_pilot, run_episodes
 from sim.world import ArmWorld
@@ -62,7 +63,7 @@ def test_the_dataset_has_the_rewards_and_ends_that_the_simulator_counted(folder:
 
 def test_the_bundle_moves_the_arm_in_lockstep(folder: Path) -> None:
     bundle = load_bundle(folder / "bundle")
-    controller = Controller(bundle.contract, open_policy(bundle), make_types({}))
+    controller = Controller(bundle.contract, open_policy(bundle).policy, make_types({}))
     results = run_episodes(ArmWorld(seed=3), controller_pilot(controller), range(2))
     assert all(result.steps > 0 and np.isfinite(result.total_reward) for result in results)
 

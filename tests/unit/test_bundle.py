@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iql_ros.bundle import Bundle, load_bundle, open_policy, save_gate, verify
+from iql_ros.bundle import Bundle, load_bundle, save_gate
 from iql_ros.bundle_format import seal, unseal
 from iql_ros.errors import BundleError
 from iql_ros.golden import Golden, pack_golden
+from iql_ros.policies import open_policy, verify
 from tests.small_bundle import CONTRACT, SUPPORT, Mlp, write_bundle
 
 MUTATIONS = int(os.environ.get("IQL_ROS_FUZZ", "300"))

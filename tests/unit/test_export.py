@@ -8,9 +8,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from iql_ros.bundle import load_bundle, open_policy
+from iql_ros.bundle import load_bundle
 from iql_ros.bundle_format import graph_metadata
 from iql_ros.errors import DatasetError
+from iql_ros.policies import open_policy
 from tests.small_bundle import CONTRACT, write_bundle
 from training.datasets.dataset import Dataset, load_dataset
 from training.datasets.file import COLUMNS, write_dataset
@@ -135,7 +136,7 @@ def test_run_becomes_a_bundle_that_acts_as_the_run(run_dir: Path, tmp_path: Path
     observation = np.array([0.3, -0.2, 0.1, 5.0], np.float32)
     with torch.no_grad():
         action = run.policy(torch.from_numpy(observation)[None])[0].numpy()
-    assert open_policy(bundle)(observation) == pytest.approx(action, abs=1e-6)
+    assert open_policy(bundle).policy(observation) == pytest.approx(action, abs=1e-6)
     assert bundle.manifest.provenance.run == "a"
     assert bundle.manifest.provenance.steps == 20
     assert bundle.manifest.provenance.dataset_digest == run.dataset_digest

@@ -1,0 +1,74 @@
+"""What every backend does first: check the graph's signature, refuse what is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iql_ros.bundle import Bundle
+from iql_ros.bundle_format import POLICY_FILE, graph_metadata, io_of
+from iql_ros.errors import BundleError
+
+Signature = Sequence[tuple[str, str, tuple[Any, ...]]]
+"""Name, element type as ONNX writes it ("tensor(float)"), and shape of each tensor."""
+
+
+@final
+class GuardedInput:
+    """The observation as a backend reads it, float32, and the refusal if it is not finite.
+
+    Asked of the input, not of the action: a ReLU kernel can turn NaN into a finite number.
+
+    Attributes:
+        row: what the backend reads, (1, O), written in place by `take`.
+    """
+
+    def __init__(self, observation_size: int, action_size: int) -> None:
+        self.row: NDArray[np.float32] = np.zeros((1, observation_size), np.float32)
+        self._values = self.row[0]
+        self._shape = (observation_size,)
+        self._refusal: NDArray[np.float32] = np.full(action_size, np.nan, np.float32)
+        # One byte a component: `0 in` a bytearray is four times faster than `.all()`.
+        self._flags = bytearray(observation_size)
+        self._is_finite = np.frombuffer(self._flags, np.bool_)
+
+    # A float64 value beyond float32 becomes infinity here and is refused: no warning needed.
+    @np.errstate(over="ignore")
+    def take(self, observation: NDArray[Any]) -> bool:
+        """Copies an observation, shape (O,); whether every component is finite."""
+        if observation.shape != self._shape:
+            raise ValueError(f"observation has shape {observation.shape}, must be {self._shape}")
+        self._values[:] = observation
+        np.isfinite(self._values, self._is_finite)
+        return 0 not in self._flags
+
+    def refusal(self) -> NDArray[np.float32]:
+        """NaN for every action component, (A,)."""
+        return self._refusal.copy()
+
+
+def check_signature(
+    bundle: Bundle, inputs: Signature, outputs: Signature, properties: Mapping[str, str]
+) -> None:
+    """Raises BundleError unless a graph reads, writes and says what the contract asks for."""
+    where = bundle.path / POLICY_FILE
+    expected = io_of(bundle.contract)
+    for role, found, tensor in (
+        ("input", inputs, expected.input),
+        ("output", outputs, expected.output),
+    ):
+        wanted = [(tensor.name, "tensor(float)", tensor.shape)]
+        if list(found) != wanted:
+            raise BundleError(
+                f"{where}: {role} is {found}, the contract asks for {wanted}: "
+                f"export the bundle again"
+            )
+    for key, value in graph_metadata(bundle.contract).items():
+        if properties.get(key) != value:
+            raise BundleError(
+                f"{where}: property {key} is {properties.get(key)!r}, the contract in bundle.json "
+                f"gives {value!r}: the two are of different exports, export the bundle again"
+            )
