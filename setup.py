@@ -13,6 +13,7 @@ NAME = "iql_ros"
 
 # What runs on the robot. The workstation's heavier half is in the extras.
 ROBOT = [
+    "cryptography",
     "numpy",
     "onnxruntime",
     "pydantic>=2",

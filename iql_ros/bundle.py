@@ -1,8 +1,8 @@
 """A bundle: a policy, what it was made for, and the proof that it runs as trained.
 
-The folder holds `policy.onnx`, `bundle.json`, `golden.npz` and, once the simulation gate is
-passed, `gate.json`; docs/bundle.md describes each field. Every file is read once, bounded
-and hashed, and what was hashed is what runs. Nothing is ever unpickled.
+The folder holds `policy.onnx`, `bundle.json`, `golden.npz`, `gate.json` once the simulation gate
+has run, and `signature.json` if somebody signed it; docs/bundle.md describes each field. Every
+file is read once, bounded and hashed, and what was hashed is what runs. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from iql_ros.bundle_format import (
     GATE_FILE,
     GOLDEN_FILE,
     POLICY_FILE,
+    SIGNATURE_FILE,
     Manifest,
     io_of,
     parse_manifest,
@@ -44,6 +45,8 @@ class Bundle:
         digest: SHA-256 of `bundle.json`'s content, and so of all but the gate record.
         policy: the bytes of `policy.onnx`.
         gate: the record of the simulation gate, if there is one.
+        gate_digest: SHA-256 of the content of `gate.json`.
+        signature: the content of `signature.json`, not yet checked; see `iql_ros.signing`.
     """
 
     path: Path
@@ -53,6 +56,8 @@ class Bundle:
     policy: bytes = field(repr=False)
     golden: Golden = field(repr=False)
     gate: Mapping[str, Any] | None = field(repr=False)
+    gate_digest: str | None = field(repr=False)
+    signature: bytes | None = field(repr=False)
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -70,6 +75,8 @@ def load_bundle(path: str | Path) -> Bundle:
     contract = _embedded_contract(manifest, where)
     policy = _read_recorded(path / POLICY_FILE, manifest)
     golden = _read_recorded(path / GOLDEN_FILE, manifest)
+    gate_digest, gate = _read_gate(path / GATE_FILE, digest)
+    signature = path / SIGNATURE_FILE
     return Bundle(
         path=path,
         digest=digest,
@@ -77,7 +84,9 @@ def load_bundle(path: str | Path) -> Bundle:
         contract=contract,
         policy=policy,
         golden=unpack_golden(golden, contract, str(path / GOLDEN_FILE)),
-        gate=_read_gate(path / GATE_FILE, digest),
+        gate=gate,
+        gate_digest=gate_digest,
+        signature=read_bounded(signature) if signature.exists() else None,
     )
 
 
@@ -130,13 +139,13 @@ def _embedded_contract(manifest: Manifest, where: str) -> Contract:
     return contract
 
 
-def _read_gate(file: Path, digest: str) -> Mapping[str, Any] | None:
+def _read_gate(file: Path, digest: str) -> tuple[str | None, Mapping[str, Any] | None]:
     if not file.exists():
-        return None
-    _, record = unseal(read_bounded(file), str(file))
+        return None, None
+    gate_digest, record = unseal(read_bounded(file), str(file))
     if record.get("bundle_digest") != digest:
         raise BundleError(
             f"{file} was made for bundle {record.get('bundle_digest')!r:.20}, this is "
             f"{digest[:16]}…: run `iql-ros gate` again"
         )
-    return record
+    return gate_digest, record

@@ -7,10 +7,18 @@ import shutil
 import stat
 from pathlib import Path
 
-from iql_ros.bundle_format import BUNDLE_FILE, GATE_FILE, GOLDEN_FILE, MAX_BYTES, POLICY_FILE
+from iql_ros.bundle_format import (
+    BUNDLE_FILE,
+    GATE_FILE,
+    GOLDEN_FILE,
+    MAX_BYTES,
+    POLICY_FILE,
+    SIGNATURE_FILE,
+)
 from iql_ros.errors import BundleError
 
 REQUIRED_FILES = (BUNDLE_FILE, POLICY_FILE, GOLDEN_FILE)
+OPTIONAL_FILES = (GATE_FILE, SIGNATURE_FILE)
 
 
 def check_listing(path: Path) -> None:
@@ -21,7 +29,7 @@ def check_listing(path: Path) -> None:
     for name in REQUIRED_FILES:
         if name not in names:
             raise BundleError(f"{path / name} is missing: copy the whole folder, or export again")
-    for name in sorted(names - {*REQUIRED_FILES, GATE_FILE}):
+    for name in sorted(names - {*REQUIRED_FILES, *OPTIONAL_FILES}):
         raise BundleError(f"{path} holds {name!r}, which is no part of a bundle: remove it")
     for name in sorted(names):
         if not stat.S_ISREG((path / name).lstat().st_mode):

@@ -31,6 +31,7 @@ BUNDLE_FILE = "bundle.json"
 POLICY_FILE = "policy.onnx"
 GOLDEN_FILE = "golden.npz"
 GATE_FILE = "gate.json"
+SIGNATURE_FILE = "signature.json"
 
 # Read no more than this, whatever a file claims: a 4096x3 actor and a camera-free
 # observation of a thousand components stay far below.
@@ -39,6 +40,7 @@ MAX_BYTES = {
     POLICY_FILE: 256 << 20,
     GOLDEN_FILE: 64 << 20,
     GATE_FILE: 4 << 20,
+    SIGNATURE_FILE: 4 << 10,
 }
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from iql_ros import __version__
+from iql_ros.bundle_cli import sign_command, verify_command
 from iql_ros.contract import Contract, load_contract, require_same
 from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import IqlRosError
@@ -35,6 +36,8 @@ app = typer.Typer(
 )
 
 app.command("inspect")(inspect_command)
+app.command("verify")(verify_command)
+app.command("sign")(sign_command)
 app.add_typer(dataset_app, name="dataset")
 
 ContractOption = Annotated[
@@ -216,29 +219,6 @@ def export(
     """
     path = room("training.export").export_run(run_folder, out, dataset=dataset, force=force)
     out_console.print(f"verified bundle in {path}")
-
-
-@app.command()
-def verify(
-    bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
-    contract: SameContractOption = None,
-) -> None:
-    """Checks a bundle: files, hashes, contract, shapes, and the policy against its golden pairs.
-
-    Example: `iql-ros verify bundle --contract robot.yaml`
-    """
-    from iql_ros.bundle import load_bundle
-    from iql_ros.policies import verify as verify_bundle
-
-    loaded = load_bundle(bundle)
-    if contract is not None:
-        require_same(load_contract(contract), loaded.contract, str(bundle))
-    result = verify_bundle(loaded)
-    out_console.print(
-        f"{bundle} is whole and runs as trained: {result.pairs} golden pairs, worst error "
-        f"{result.worst_error:.1e} of {result.worst_action}'s range (tolerance "
-        f"{result.tolerance:.0e}); digest {result.digest}"
-    )
 
 
 @app.command()

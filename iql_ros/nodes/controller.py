@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from iql_ros.nodes.types import installed_types, message_class
 from iql_ros.policies import open_policy
 from iql_ros.sampler import SECOND_NS, max_age_ns
 from iql_ros.schema import Topic
+from iql_ros.signing import require_signature
 from iql_ros.status import Status
 
 NAME = "iql_controller"
@@ -59,6 +61,7 @@ class ControllerNode(LifecycleNode):
         self.declare_parameter("contract", "")
         self.declare_parameter("mode", "shadow")  # moving the robot is for the user to say
         self.declare_parameter("backend", "auto")
+        self.declare_parameter("public_key", "")
         self._controller: Controller | None = None
         self._publishers_by_alias: dict[str, Any] = {}
         self._entities: list[Callable[[], object]] = []
@@ -155,6 +158,8 @@ class ControllerNode(LifecycleNode):
         if mode not in MODES:
             raise IqlRosError(f"parameter 'mode' is {mode!r}: it must be one of {MODES}")
         bundle = load_bundle(path)
+        if self._text("public_key"):
+            require_signature(bundle, Path(self._text("public_key")))
         opened = open_policy(bundle, self._text("backend"))
         contract = bundle.contract
         if self._text("contract"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
 
@@ -22,6 +23,8 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
+from iql_ros.signing import sign_bundle  # noqa: E402
+from tests.keys import write_keys  # noqa: E402
 from tests.small_bundle import write_bundle  # noqa: E402
 
 pytestmark = [
@@ -200,6 +203,18 @@ def test_a_dead_topic_gives_the_safe_action_within_its_age_and_a_tick(
     first_safe = next(t for t, command in robot.commands if t > silent_since and is_safe(command))
     # max_age 0.2 s and one tick of 0.05 s; the rest is this busy machine's
     assert first_safe - silent_since < 0.25 + 0.25
+
+
+def test_with_a_public_key_it_configures_only_what_is_signed(
+    robot: Robot, start: Start, bundle: Path, tmp_path: Path
+) -> None:
+    secret, public = write_keys(tmp_path / "keys", Ed25519PrivateKey.generate())
+    parameters = ["-p", f"bundle:={bundle}", "-p", f"public_key:={public}"]
+    start("iql_ros.nodes.controller", "--ros-args", *parameters)
+    assert not robot.transition(CONFIGURE)
+    assert "is not signed, and key" in (tmp_path / "node.log").read_text()
+    sign_bundle(bundle, secret)
+    assert robot.transition(CONFIGURE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -23,6 +23,7 @@ MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 # Import name -> (requirement of setup.py, key of package.xml); None: there is no rosdep key,
 # and package.xml says so in a comment.
 REQUIREMENTS = {
+    "cryptography": ("cryptography", "python3-cryptography"),
     "ament_index_python": ("ros-kilted-ament-index-python", "ament_index_python"),
     "h5py": ("h5py", "python3-h5py"),
     "imageio": ("imageio", "python3-imageio"),
