@@ -142,8 +142,8 @@ class Layout:
         values = np.empty((len(rows), len(set(self.slots))))
         for run in self.runs:
             dtype = np.dtype("u1" if run.code == "?" else f"{self.order}{run.code}")
-            stretch = rows[:, run.start : run.start + run.count * dtype.itemsize]
-            numbers = np.ascontiguousarray(stretch).view(dtype)
+            shape, strides = (len(rows), run.count), (rows.shape[1], dtype.itemsize)
+            numbers = np.ndarray(shape, dtype, rows, run.start, strides)  # where they lie
             if run.code == "?":
                 # Every byte but 0 is true, as the module struct has it.
                 numbers = numbers != 0

@@ -136,12 +136,14 @@ class Reader:
         Raises:
             LogError: as for `read`, with the number of the row.
         """
-        values = np.full((len(payloads), self.width), np.nan)
+        values = np.empty((len(payloads), self.width))
         present = np.zeros(len(payloads), np.bool_)
         by_length = np.argsort(payloads.lengths, kind="stable")
         borders = np.flatnonzero(np.diff(payloads.lengths[by_length])) + 1
         for rows in np.split(by_length, borders):
             self._read_rows(payloads, rows, values, present)
+        if not present.all():
+            values[~present] = np.nan
         values.flags.writeable = present.flags.writeable = False
         return values, present
 
@@ -201,7 +203,11 @@ def _read_alike(
         if not fits.all():
             others.append(slab[~fits])
             slab, gathered = slab[fits], gathered[fits]
-        if layout.absent is None:
-            values[slab] = layout.read_rows(gathered)
-            present[slab] = True
+        if layout.absent is None and len(slab):
+            # Ascending, so that mostly they are neighbours: writing to a slice is far faster.
+            first_row, last_row = int(slab[0]), int(slab[-1])
+            is_slice = last_row - first_row == len(slab) - 1
+            where = slice(first_row, last_row + 1) if is_slice else slab
+            values[where] = layout.read_rows(gathered)
+            present[where] = True
     return np.concatenate(others) if others else rows[:0]

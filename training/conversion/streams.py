@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -14,12 +14,14 @@ from iql_ros.errors import ContractError, LogError
 from iql_ros.fields import FieldPlan
 from iql_ros.sampler import SECOND_NS, Times
 from iql_ros.wire import Encoding, Payloads, Reader, make_types
+from training.conversion.row_file import RowFile
 from training.logs import Block, Log
 
 Array = NDArray[np.float64]
 
 STAMP = ["header.stamp.sec", "header.stamp.nanosec"]
 CLOCK, CLOCK_TYPE, CLOCK_PATHS = "/clock", "rosgraph_msgs/msg/Clock", ["clock.sec", "clock.nanosec"]
+NO_TIMES = np.zeros(0, np.int64)
 SAMPLED_STAMPS = 128
 FEWEST_STAMPS = 4
 EVERY_BLOCK = 8
@@ -35,7 +37,7 @@ class Stream:
     Attributes:
         topic: its absolute name.
         arrival_ns: receive times, shape (N,).
-        rows: the wanted values, shape (N, W).
+        rows: the wanted values, shape (N, W); they lie in a file.
         stamp_ns: header stamps, shape (N,); None where receive time counts.
         sampled_ns: receive times and header stamps of some messages, shape (M, 2) each; of
             none, if the type has no header.
@@ -77,77 +79,96 @@ def read_streams(log: Log, contract: Contract, plan: FieldPlan) -> dict[str, Str
     if clock is not None and clock.msgtype == CLOCK_TYPE and clock.count != 0:
         types = make_types({}, ros1=clock.encoding == "ros1")
         reader = Reader(types, CLOCK_TYPE, CLOCK_PATHS, cast(Encoding, clock.encoding))
-        intakes[CLOCK] = _Intake(CLOCK, reader)
+        intakes[CLOCK] = _Intake(CLOCK, reader, None, counts=False, picks=False)
     intakes_of = defaultdict(list)
     for intake in intakes.values():
         intakes_of[intake.topic].append(intake)
+    _keep_freed_memory()
     for block in log.blocks(tuple(intakes_of)):
         for intake in intakes_of[block.topic]:
             intake.take(block)
     streams = {alias: intake.stream() for alias, intake in intakes.items()}
     for alias in aliases:
-        if not len(streams[alias].rows):
+        if not len(streams[alias].arrival_ns):
             why = f": {streams[alias].skipped[1]}" if streams[alias].skipped[0] else ""
             raise LogError(f"{log.path}: topic {streams[alias].topic} has no usable message{why}")
     return streams
 
 
-@dataclass
-class _Intake:
-    """What has been read of one topic.
+def _keep_freed_memory() -> None:
+    """Lets glibc give the memory of one block to the next instead of back to the kernel.
 
-    `stamps` reads header stamps where these do not count; `reads_stamps` says that the last
-    two columns of `reader` are those that do.
+    It keeps twice the largest block that was ever freed, see "dynamic mmap threshold" in
+    mallopt(3): one that nobody touches will do. Otherwise a fifth of the time goes to page faults.
     """
+    np.empty(1 << 24, np.uint8)
 
-    topic: str
-    reader: Reader
-    stamps: Reader | None = None
-    reads_stamps: bool = False
-    picks: bool = False
-    times: list[Times] = field(default_factory=list)
-    rows: list[Array] = field(default_factory=list)
-    samples: list[tuple[Times, Array]] = field(default_factory=list)
-    orders: set[tuple[int, ...]] = field(default_factory=set)
-    blocks: int = 0
-    skipped: int = 0
-    absent: str = ""
+
+class _Intake:
+    """What has been read of one topic."""
+
+    def __init__(
+        self, topic: str, reader: Reader, stamps: Reader | None, *, counts: bool, picks: bool
+    ) -> None:
+        """Takes messages of `topic`.
+
+        Args:
+            topic: its absolute name.
+            reader: of the wanted values and, if header stamps count, of those behind them.
+            stamps: reads header stamps where they do not count.
+            counts: whether header stamps count.
+            picks: whether values are picked from lists, whose order may change.
+        """
+        self.topic = topic
+        self._reader, self._stamps, self._counts, self._picks = reader, stamps, counts, picks
+        self._rows = RowFile(reader.width - len(STAMP) * counts)
+        self._times: list[Times] = []
+        self._stamp_ns: list[Times] = []
+        self._samples: list[Times] = []
+        self._orders: set[tuple[int, ...]] = set()
+        self._blocks = 0
+        self._skipped = 0
+        self._absent = ""
 
     def take(self, block: Block) -> None:
-        values, present = self.reader.read_many(block.payloads)
-        if present.all():
-            self.times.append(block.t_ns)
-            self.rows.append(values)
-        else:
+        values, present = self._reader.read_many(block.payloads)
+        t_ns = block.t_ns
+        if not present.all():
             first = int(np.flatnonzero(~present)[0])
-            self.absent = self.absent or self.reader.why_absent(block.payloads[first])
-            self.skipped += int((~present).sum())
-            self.times.append(block.t_ns[present])
-            self.rows.append(values[present])
-        if self.picks:
-            self.orders |= _orders(self.reader)
-        self.blocks += 1
-        is_early = self.blocks <= EVERY_BLOCK
-        if self.stamps is not None and (is_early or self.blocks % EVERY_BLOCK == 0):
-            wanted = max(FEWEST_STAMPS, SAMPLED_STAMPS >> len(self.samples))
-            some = slice(None, None, max(1, -(-len(block.t_ns) // wanted)))
-            whole = block.payloads
-            part = Payloads(whole.data, whole.starts[some], whole.lengths[some])
-            self.samples.append((block.t_ns[some], self.stamps.read_many(part)[0]))
+            self._absent = self._absent or self._reader.why_absent(block.payloads[first])
+            self._skipped += int((~present).sum())
+            t_ns, values = t_ns[present], values[present]
+        if self._counts:
+            self._stamp_ns.append(nanoseconds(values[:, -2:]))
+            values = values[:, :-2]
+        self._times.append(t_ns)
+        self._rows.add(values)
+        if self._picks:
+            self._orders |= _orders(self._reader)
+        self._blocks += 1
+        if self._blocks <= EVERY_BLOCK or self._blocks % EVERY_BLOCK == 0:
+            self._sample(block)
+
+    def _sample(self, block: Block) -> None:
+        if self._stamps is None:
+            return
+        wanted = max(FEWEST_STAMPS, SAMPLED_STAMPS >> len(self._samples))
+        some = slice(None, None, max(1, -(-len(block.t_ns) // wanted)))
+        whole = block.payloads
+        part = Payloads(whole.data, whole.starts[some], whole.lengths[some])
+        stamp_ns = nanoseconds(self._stamps.read_many(part)[0])
+        self._samples.append(np.stack([block.t_ns[some], stamp_ns], axis=1))
 
     def stream(self) -> Stream:
-        arrival = np.concatenate(self.times) if self.times else np.zeros(0, np.int64)
-        rows = np.concatenate(self.rows) if self.rows else np.zeros((0, self.reader.width))
-        sampled = np.zeros((0, 2), np.int64)
-        stamp = None
-        if self.reads_stamps:
-            stamp, rows = nanoseconds(rows[:, -2:]), rows[:, :-2]
+        """All that was taken."""
+        arrival = np.concatenate([NO_TIMES, *self._times])
+        stamp = np.concatenate([NO_TIMES, *self._stamp_ns]) if self._counts else None
+        sampled = np.concatenate([np.zeros((0, 2), np.int64), *self._samples])
+        if stamp is not None:
             sampled = np.stack([arrival, stamp], axis=1)
-        elif self.samples:
-            times, stamps = (np.concatenate(part) for part in zip(*self.samples, strict=True))
-            sampled = np.stack([times, nanoseconds(stamps)], axis=1)
-        skipped = (self.skipped, self.absent)
-        return Stream(self.topic, arrival, rows, stamp, sampled, skipped, len(self.orders))
+        skipped = (self._skipped, self._absent)
+        rows = self._rows.rows()
+        return Stream(self.topic, arrival, rows, stamp, sampled, skipped, len(self._orders))
 
 
 def _intake(log: Log, contract: Contract, plan: FieldPlan, alias: str) -> _Intake:
@@ -179,7 +200,7 @@ def _intake(log: Log, contract: Contract, plan: FieldPlan, alias: str) -> _Intak
         stamps = None if uses_stamps else Reader(types, topic.type, STAMP, encoding)
     except ContractError:  # the type has no header
         stamps = None
-    return _Intake(topic.absolute, reader, stamps, uses_stamps, picks)
+    return _Intake(topic.absolute, reader, stamps, counts=uses_stamps, picks=picks)
 
 
 def nanoseconds(values: Array) -> Times:

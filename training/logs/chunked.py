@@ -18,7 +18,7 @@ from training.logs.buffers import MAX_CHUNK, Damaged, Scratch, Source, crc32, in
 from training.logs.contents import Contents
 from training.logs.gather import Gather
 from training.logs.log import Block, note
-from training.logs.records import Chunk, IndexEntry, Ints, Messages, Run, Walk
+from training.logs.records import Chunk, Ints, Messages, Run, Walk, is_among
 
 # From so many messages on, proving the index is faster than walking the chunk.
 WORTH_PROVING = 48
@@ -101,7 +101,7 @@ def opened(
     try:
         if isinstance(piece, Chunk):
             data = _data(source, piece, scratch)
-            records = _records(source, piece, data, form, contents.findings)
+            records = _records(piece, data, form, contents.findings)
         else:
             data, records = piece.data, piece.records
         for position in records.definitions:
@@ -110,8 +110,7 @@ def opened(
         note(contents.findings, f"{_described(piece, contents)} was skipped: {error}")
         return None
     messages = records.messages
-    known = np.isin(messages.channels, np.array(list(contents.kinds), np.int64))
-    good = known & (messages.t_ns >= 0)
+    good = is_among(messages.channels, sorted(contents.kinds)) & (messages.t_ns >= 0)
     if good.all():
         return data, messages
     note(
@@ -136,13 +135,12 @@ def _data(source: Source, chunk: Chunk, scratch: Scratch) -> NDArray[np.uint8]:
     return data
 
 
-def _records(
-    source: Source, chunk: Chunk, data: NDArray[np.uint8], form: Format, findings: list[str]
-) -> Walk:
+def _records(chunk: Chunk, data: NDArray[np.uint8], form: Format, findings: list[str]) -> Walk:
     entries = chunk.index or ()
     count = sum(entry.count for entry in entries)
     if WORTH_PROVING <= count <= len(data) // form.least_message:
-        proved = _proved(data, _offsets(source, entries, form.entry), form)
+        index = np.frombuffer(b"".join(entry.content for entry in entries), form.entry)
+        proved = _proved(data, index["offset"].astype(np.int64), form)
         if proved is not None:
             return proved
         note(findings, f"the index of the chunk at byte {chunk.position} is wrong: not used")
@@ -156,21 +154,10 @@ def _records(
     return records
 
 
-def _offsets(source: Source, entries: tuple[IndexEntry, ...], entry: np.dtype) -> Ints:
-    """Where a chunk's index says that messages begin, over all channels, shape (N,)."""
-    parts = [
-        np.frombuffer(source.peek(each.position, each.count * entry.itemsize), entry)["offset"]
-        for each in entries
-    ]
-    return np.concatenate(parts).astype(np.int64)
-
-
 def _proved(data: NDArray[np.uint8], offsets: Ints, form: Format) -> Walk | None:
     """The chunk as its index describes it, or None if that is not the whole truth."""
     offsets = np.sort(offsets, kind="stable")  # a few sorted runs: merged, not sorted anew
-    if offsets[0] < 0 or offsets[-1] >= len(data) or (offsets[1:] == offsets[:-1]).any():
-        return None
-    messages = form.parse(data, offsets)
+    messages = form.parse(data, offsets) if offsets[0] >= 0 else None
     if messages is None:
         return None
     edges = np.concatenate([[0], messages.ends])

@@ -14,8 +14,8 @@ from training.logs.records import Ints, Messages
 
 # A block of this many bytes amortises what the caller does per block, and stays in the cache.
 BLOCK_BYTES = 1 << 21
-# From so many lengths on, one copy per message is faster than one per length.
-MANY_LENGTHS = 16
+# With fewer messages of a length, one copy per message is faster than one per length.
+FEW_ALIKE = 20
 
 
 class Gather:
@@ -81,7 +81,7 @@ def copied(
         out[position : position + total] = data
         return starts + position
     different = set(lengths.tolist())
-    if len(different) > MANY_LENGTHS:
+    if len(lengths) < FEW_ALIKE * len(different):
         pairs = zip(starts.tolist(), lengths.tolist(), strict=True)
         joined = b"".join([data.data[start : start + length] for start, length in pairs])
         out[position : position + len(joined)] = np.frombuffer(joined, np.uint8)

@@ -34,7 +34,7 @@ from training.logs.mcap_scan import pieces
 FOOTER_SIZE = RECORD.size + 20 + len(MAGIC)
 # The summary repeats every schema; more than this is no summary.
 MAX_SUMMARY = 1 << 26
-MCAP = Format(pieces, walk, parse_messages, learn_at, INDEX_ENTRY, MESSAGE_HEAD)
+MCAP = Format(pieces, walk, parse_messages, learn_at, INDEX_ENTRY, MESSAGE_HEAD.itemsize)
 
 
 def open_mcap(path: Path) -> Log:

@@ -34,8 +34,18 @@ MAX_COMPRESSION_NAME = 16
 # A chunk index up to its map from channels to the positions of their indexes.
 CHUNK_INDEX_HEAD = struct.Struct("<QQ16xI")
 CHANNEL_OFFSET = struct.Struct("<HQ")
-# A message record up to its payload: opcode, length, channel, sequence, log and publish time.
-MESSAGE_HEAD = 31
+MESSAGE_HEAD = np.dtype(
+    [
+        ("opcode", "u1"),
+        ("length", "<u8"),
+        ("channel", "<u2"),
+        ("sequence", "<u4"),
+        ("t_ns", "<u8"),
+        ("published_ns", "<u8"),
+    ]
+)
+"""A message record up to its payload."""
+LEAST_MESSAGE = MESSAGE_HEAD.itemsize - RECORD.size
 INDEX_ENTRY = np.dtype([("t_ns", "<u8"), ("offset", "<u8")])
 
 
@@ -162,7 +172,7 @@ def walk(data: NDArray[np.uint8], start: int, stop: int) -> Walk:
         after = position + RECORD.size + length
         if after > stop:
             break
-        if opcode == MESSAGE and length >= MESSAGE_HEAD - RECORD.size:
+        if opcode == MESSAGE and length >= LEAST_MESSAGE:
             messages.append(position)
         elif opcode in (SCHEMA, CHANNEL):
             definitions.append(position)
@@ -176,27 +186,19 @@ def walk(data: NDArray[np.uint8], start: int, stop: int) -> Walk:
 
 def parse_messages(data: NDArray[np.uint8], offsets: Ints) -> Messages | None:
     """The messages at sorted offsets, None if there is something else at one of them."""
-    last = len(data) - MESSAGE_HEAD
-    if not len(offsets) or offsets[-1] > last:
+    size = MESSAGE_HEAD.itemsize
+    if not len(offsets) or offsets[-1] > len(data) - size:
         empty = np.empty(0, np.int64)
         return None if len(offsets) else Messages(empty, empty, empty, empty, empty)
-    lengths = _column(data, "<u8", offsets + 1)
-    starts = offsets + MESSAGE_HEAD
+    # An item at every byte, each as long as a head: taking some copies them whole.
+    heads = np.ndarray((len(data) - size + 1,), f"V{size}", data, strides=(1,))[offsets]
+    heads = heads.view(MESSAGE_HEAD)
+    starts = offsets + size
     # Unsigned: a length of 2**63 must not become a negative one that passes.
-    fits = (lengths >= 22) & (lengths - np.uint64(22) <= (len(data) - starts).astype(np.uint64))
-    if not (fits & (data[offsets] == MESSAGE)).all():
+    lengths = heads["length"] - np.uint64(LEAST_MESSAGE)
+    fits = lengths <= (len(data) - starts).view(np.uint64)
+    if not (fits & (heads["opcode"] == MESSAGE)).all():
         return None
-    sizes = lengths.astype(np.int64) - 22
-    return Messages(
-        _column(data, "<u2", offsets + 9).astype(np.int64),
-        _column(data, "<u8", offsets + 15).astype(np.int64),
-        starts,
-        sizes,
-        starts + sizes,
-    )
-
-
-def _column(data: NDArray[np.uint8], dtype: str, offsets: Ints) -> NDArray:
-    """Numbers at any byte offsets, shape (N,)."""
-    kind = np.dtype(dtype)
-    return np.ndarray((len(data) - kind.itemsize + 1,), kind, data, strides=(1,))[offsets]
+    sizes = lengths.view(np.int64)
+    channels, t_ns = heads["channel"].astype(np.int64), heads["t_ns"].astype(np.int64)
+    return Messages(channels, t_ns, starts, sizes, starts + sizes)

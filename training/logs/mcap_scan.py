@@ -22,6 +22,7 @@ from training.logs.mcap_records import (
     FOOTER,
     HEADER,
     INDEX_ENTRY,
+    LEAST_MESSAGE,
     MAGIC,
     MESSAGE,
     MESSAGE_INDEX,
@@ -108,11 +109,11 @@ def _index_after(source: Source, position: int) -> tuple[tuple[IndexEntry, ...] 
             return tuple(entries) or None, position
         _, length, channel, size = INDEX_HEAD.unpack(head)
         after = position + RECORD.size + length
-        if length != 6 + size or size % INDEX_ENTRY.itemsize or after > source.size:
+        is_whole = length == 6 + size and size % INDEX_ENTRY.itemsize == 0
+        if not is_whole or size > MAX_CHUNK or after > source.size:
             return None, position  # damaged: the walk along the file finds out how far
-        entries.append(
-            IndexEntry(channel, position + INDEX_HEAD.size, size // INDEX_ENTRY.itemsize)
-        )
+        content = source.peek(position + INDEX_HEAD.size, size)
+        entries.append(IndexEntry(channel, size // INDEX_ENTRY.itemsize, content))
         position = after
 
 
@@ -171,6 +172,6 @@ def _is_sound(source: Source, position: int) -> bool:
         position += RECORD.size + length
         if not HEADER <= opcode <= DATA_END or position > source.size:
             return False
-        if opcode == MESSAGE and length < 22:
+        if opcode == MESSAGE and length < LEAST_MESSAGE:
             return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """The index of one channel in one chunk: `count` entries at `position` in the file."""
+    """The index of one channel in one chunk: `count` entries, and their bytes."""
 
     channel: int
-    position: int
     count: int
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,14 @@ class Run:
     position: int
     data: NDArray[np.uint8]
     records: Walk
+
+
+def is_among(numbers: Ints, known: Sequence[int]) -> NDArray[np.bool_]:
+    """Which of the numbers are among those known, ascending: 2 to 5 times as fast as np.isin."""
+    if not known:
+        return np.zeros(len(numbers), np.bool_)
+    table = np.array(known, np.int64)
+    same: NDArray[np.bool_] = (
+        table[np.minimum(table.searchsorted(numbers), len(table) - 1)] == numbers
+    )
+    return same

@@ -80,7 +80,7 @@ def _index_after(source: Source, position: int) -> tuple[tuple[IndexEntry, ...] 
             count = record.number("count")
             if record.data_size != count * INDEX_ENTRY.itemsize or record.end > source.size:
                 return None, position
-            entries.append(IndexEntry(record.number("conn"), record.data_position, count))
+            entries.append(IndexEntry(record.number("conn"), count, data_of(source, record)))
         except Damaged:
             return None, position
         position = record.end

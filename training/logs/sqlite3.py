@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ FETCH_ROWS, FETCH_BYTES = 128, 1 << 18
 MAX_FAULTS = 1000
 
 Row = tuple[int, int, int, bytes]
+Columns = tuple[Any, ...]
+"""Ids, topic ids, times and payloads of rows, a tuple each."""
 
 
 def open_sqlite(path: Path) -> Log:
@@ -107,22 +109,14 @@ def _read(
         return
     gather = Gather(wanted, Scratch())
     with closing(database.connect()) as connection:
-        for rows in _batches(connection, wanted, findings):
-            yield from gather.add(*_columns(rows, findings))
+        for columns in _batches(connection, wanted, findings):
+            yield from gather.add(*_joined(columns))
     yield from gather.flush()
 
 
-def _columns(rows: list[Row], findings: list[str]) -> tuple[NDArray[np.uint8], Messages]:
-    """The payloads of rows joined, and the rows as messages in them; malformed ones left out."""
-    ids, channels, t_ns, payloads = zip(*rows, strict=True)
-    if {*map(type, t_ns)} != {int} or {*map(type, payloads)} != {bytes}:
-        sound = [row for row in rows if type(row[2]) is int and type(row[3]) is bytes]
-        lost = len(rows) - len(sound)
-        note(findings, f"{lost} of rows {ids[0]} to {ids[-1]} are malformed: skipped")
-        if not sound:
-            none = np.empty(0, np.int64)
-            return none.view(np.uint8), Messages(none, none, none, none, none)
-        ids, channels, t_ns, payloads = zip(*sound, strict=True)
+def _joined(columns: Columns) -> tuple[NDArray[np.uint8], Messages]:
+    """The payloads joined, and the rows as messages in them."""
+    _, channels, t_ns, payloads = columns
     lengths = np.fromiter(map(len, payloads), np.int64, len(payloads))
     ends = np.cumsum(lengths)
     data = np.frombuffer(b"".join(payloads), np.uint8)
@@ -132,7 +126,7 @@ def _columns(rows: list[Row], findings: list[str]) -> tuple[NDArray[np.uint8], M
 
 def _batches(
     connection: sqlite3.Connection, wanted: Collection[int], findings: list[str]
-) -> Iterator[list[Row]]:
+) -> Iterator[Columns]:
     """The wanted rows in the order of their ids, past pages that cannot be read."""
     numbers = ",".join(map(str, sorted(wanted)))
     query = (
@@ -145,11 +139,15 @@ def _batches(
         try:
             cursor = connection.execute(query, (start,))
             while rows := cursor.fetchmany(size):
-                if not _ascend(rows, start):
+                ids = next(zip(*rows, strict=True))
+                # A damaged tree can lead to one row twice.
+                if ids[0] < start or not all(map(int.__lt__, ids, ids[1:])):
                     raise sqlite3.DatabaseError("its rows are not in order")
-                yield rows
-                start = rows[-1][0] + 1
-                longest = max([len(row[3]) for row in rows if type(row[3]) is bytes], default=0)
+                longest = 0
+                if (columns := _sound(rows, findings)) is not None:
+                    longest = max(map(len, columns[-1]))
+                    yield columns
+                start = ids[-1] + 1
                 size = max(1, min(FETCH_ROWS, FETCH_BYTES // (longest + 1)))
             return
         except FAULTS as error:
@@ -166,10 +164,16 @@ def _batches(
     note(findings, f"reading stopped at row {start}, after {MAX_FAULTS} faults")
 
 
-def _ascend(rows: list[Row], start: int) -> bool:
-    """Whether the ids rise from `start` on; a damaged tree can lead to one row twice."""
-    ids = [row[0] for row in rows]
-    return ids[0] >= start and all(map(int.__lt__, ids, ids[1:]))
+def _sound(rows: list[Row], findings: list[str]) -> Columns | None:
+    """The columns of rows without those that are malformed, None if all are."""
+    columns: Columns = tuple(zip(*rows, strict=True))
+    ids, _, t_ns, payloads = columns
+    if {*map(type, t_ns)} == {int} and {*map(type, payloads)} == {bytes}:
+        return columns
+    sound = [row for row in rows if type(row[2]) is int and type(row[3]) is bytes]
+    lost = len(rows) - len(sound)
+    note(findings, f"{lost} of rows {ids[0]} to {ids[-1]} are malformed: skipped")
+    return tuple(zip(*sound, strict=True)) if sound else None
 
 
 def _next_readable(connection: sqlite3.Connection, row: int) -> int | None:
