@@ -8,7 +8,7 @@ comma := ,
 EXTRAS := train,sim,dev,bench$(if $(ROS_DISTRO),,$(comma)ros)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz clean
+.PHONY: help demo test check bench fuzz gpu clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -32,6 +32,9 @@ bench: .venv/.installed ## run every benchmark, quick; one line of JSON each
 
 fuzz: .venv/.installed ## 50,000 damaged logs through the readers; two minutes
 	IQL_ROS_FUZZ=50000 $(BIN)/python -m pytest tests/property/test_logs_fuzz.py
+
+gpu: ## the tests that need a GPU, with nothing but wheels: make gpu WHEELS=folder
+	bash tests/gpu/run.sh $(WHEELS)
 
 clean: ## remove builds and caches; keeps .venv and runs
 	rm -rf build dist install log *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -49,6 +49,7 @@ EXTRAS = {
             "ros-kilted-geometry-msgs==5.5.1",
             "ros-kilted-lifecycle-msgs",
             "ros-kilted-nav-msgs==5.5.1",
+            "ros-kilted-rcl-interfaces",
             "ros-kilted-rosgraph-msgs",
             "ros-kilted-sensor-msgs==5.5.1",
             "ros-kilted-std-msgs==5.5.1",
@@ -56,6 +57,8 @@ EXTRAS = {
             "ros-kilted-trajectory-msgs==5.5.1",
         ]
     ],
+    # On a Jetson TensorRT itself comes with JetPack, see docs/jetson.md.
+    "tensorrt": ["cuda-bindings", "onnx"],
     "dev": [
         "colcon-common-extensions",
         "colcon-ros",

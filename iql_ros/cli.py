@@ -19,11 +19,14 @@ from rich.table import Table
 
 from iql_ros import __version__
 from iql_ros.bundle_cli import sign_command, verify_command
+from iql_ros.compile_cli import compile_command, engines_command
 from iql_ros.contract import Contract, load_contract, require_same
 from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import IqlRosError
+from iql_ros.evaluate_cli import compare_command, evaluate_command
 from iql_ros.files import write_text
 from iql_ros.inspect_cli import inspect_command
+from iql_ros.sweep_cli import sweep_command
 from iql_ros.terminal import bar, err_console, out_console, resumable, room
 
 app = typer.Typer(
@@ -36,8 +39,13 @@ app = typer.Typer(
 )
 
 app.command("inspect")(inspect_command)
+app.command("compile")(compile_command)
+app.command("engines")(engines_command)
+app.command("evaluate")(evaluate_command)
+app.command("compare")(compare_command)
 app.command("verify")(verify_command)
 app.command("sign")(sign_command)
+app.command("sweep")(sweep_command)
 app.add_typer(dataset_app, name="dataset")
 
 ContractOption = Annotated[
@@ -81,6 +89,8 @@ def check(
                 i += 1
     for i, name in enumerate(loaded.action_names):
         limits = f"({loaded.action_low[i]:g}, {loaded.action_high[i]:g})"
+        if loaded.choices is not None:
+            limits = f"one of {', '.join(f'{choice:g}' for choice in loaded.choices)}"
         table.add_row(
             "action",
             str(i),
@@ -177,16 +187,20 @@ def convert(
 def train(
     dataset: Annotated[Path, typer.Argument(help="HDF5 dataset")],
     out: Annotated[Path, typer.Option(help="folder of the run")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="locomotion, sparse-reward, narrow-demonstrations or few-episodes"),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of training settings")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, repeatable")] = None,
     contract: SameContractOption = None,
-    algorithm: Annotated[str | None, typer.Option(help="iql or bc")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="iql, bc or cql")] = None,
     steps: Annotated[int | None, typer.Option(help="gradient updates")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint")] = False,
     force: ForceOption = False,
 ) -> None:
-    """Trains a policy offline: IQL, or behaviour cloning beside it.
+    """Trains a policy offline: IQL, or a baseline (behaviour cloning, CQL) beside it.
 
     Example: `iql-ros train data.h5 --out runs/a --set expectile=0.8`
     """
@@ -196,7 +210,7 @@ def train(
     begun_with = out / "config.yaml"
     if resume and config is None and begun_with.exists():
         config = begun_with
-    resolved = settings.load_config(config, [*overrides, *(set_ or [])])
+    resolved = settings.load_config(config, [*overrides, *(set_ or [])], preset)
     if contract is not None:
         data = room("training.datasets.dataset").load_dataset(dataset)
         require_same(load_contract(contract), data.contract, str(dataset))
@@ -211,13 +225,18 @@ def export(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a training run")],
     out: Annotated[Path, typer.Option(help="folder of the bundle")],
     dataset: Annotated[Path | None, typer.Option(help="if it is not where it was")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="of a sampled policy: actions to choose from")
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Exports a run's policy to a bundle, and verifies it.
 
     Example: `iql-ros export runs/a --out bundle`
     """
-    path = room("training.export").export_run(run_folder, out, dataset=dataset, force=force)
+    path = room("training.export").export_run(
+        run_folder, out, dataset=dataset, samples=samples, force=force
+    )
     out_console.print(f"verified bundle in {path}")
 
 
@@ -230,7 +249,8 @@ def replay(
 ) -> None:
     """Shows what the policy would have commanded, beside what a log recorded.
 
-    The log's messages go through the very controller that the robot runs.
+    The log's messages go through the very controller that the robot runs. A black box that a node
+    left behind is relived: each tick is decided again, and compared to the bit.
 
     Example: `iql-ros replay bundle logs/run1.mcap --out replay`
     """
@@ -240,6 +260,11 @@ def replay(
         table.add_row(name, *(f"{row[key]:.4g}" for key in row))
     out_console.print(table)
     out_console.print(f"ticks by status: {summary['statuses']}; plot: {out / 'replay.png'}")
+    if (box := summary.get("box")) is not None:
+        same = f"{box['identical']} of {box['decisions']} decisions came out the same to the bit"
+        out_console.print(f"a black box, on backend {box['backend']}: {same}")
+        if box.get("first_difference"):
+            out_console.print(f"first difference: {box['first_difference']}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -248,17 +273,21 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="folder of a bundle")],
     mode: Annotated[str, typer.Option(help="shadow only reports, active moves")] = "shadow",
     contract: SameContractOption = None,
+    speed: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="share of the way to the policy's command")
+    ] = 1.0,
     sim_time: Annotated[bool, typer.Option("--sim-time", help="take time from /clock")] = False,
 ) -> None:
     """Runs the controller node without `ros2 launch`: configured and activated at once.
 
     In shadow mode commands go to `<topic>/shadow`. More arguments go to ROS:
-    `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel`.
+    `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel -p executor:=events`.
 
     Example: `iql-ros run bundle --mode active --contract robot.yaml`
     """
     node = room("iql_ros.nodes.controller")
-    parameters = {"bundle": bundle, "mode": mode, "use_sim_time": str(sim_time).lower()}
+    parameters: dict[str, object] = {"bundle": bundle, "mode": mode, "speed": speed}
+    parameters["use_sim_time"] = str(sim_time).lower()
     if contract is not None:
         parameters["contract"] = contract
     arguments = [part for k, v in parameters.items() for part in ("-p", f"{k}:={v}")]

@@ -25,6 +25,7 @@ from iql_ros.definitions import read_definitions
 from iql_ros.errors import ContractError
 from iql_ros.features import FEATURES
 from iql_ros.paths import component_labels
+from iql_ros.safety import Safety, check_safety
 from iql_ros.schema import Action, Episode, Field, Name, Reward, Strict, Tick, Topic
 
 ROBOTS = Path(__file__).parent / "robots"
@@ -51,6 +52,7 @@ class Contract(Strict):
     actions: list[Action] = Key(min_length=1)
     reward: Reward
     episode: Episode = Episode()
+    safety: Safety = Safety()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -78,6 +80,8 @@ class Contract(Strict):
                     f"limits = {action.limits}"
                 )
             self._spread(action, "slew")
+        _check_choices(self)
+        check_safety(self)
         return self
 
     # -- fields and their components -------------------------------------------------
@@ -182,8 +186,16 @@ class Contract(Strict):
         """Upper observation limits, shape (O,); inf where undeclared."""
         return _frozen([self._bounds(field)[1] for field in self.observations])
 
+    @cached_property
+    def choices(self) -> Array | None:
+        """The values that the one action may have, shape (K,); None if any within limits."""
+        given = self.actions[0].choices
+        return None if given is None else _frozen([np.array(given, dtype=np.float64)])
+
     def _bounds(self, item: Field | Action) -> tuple[Array, Array]:
         size = len(self.components(item.name))
+        if isinstance(item, Action) and item.choices is not None:
+            return np.full(size, min(item.choices)), np.full(size, max(item.choices))
         if item.limits is None:
             return np.full(size, -np.inf), np.full(size, np.inf)
         pairs = item.limits * size if len(item.limits) == 1 else item.limits
@@ -220,6 +232,27 @@ class Contract(Strict):
         if self.tick.trigger is not None:
             aliases.add(self.tick.trigger)
         return tuple(alias for alias in self.topics if alias in aliases)
+
+    @cached_property
+    def subscriptions(self) -> tuple[str, ...]:
+        """Aliases of the topics that a controller listens to: inputs and the enable switch."""
+        enable = self.safety.enable
+        wanted = {*self.inputs(signals=False), *([enable.topic] if enable is not None else [])}
+        return tuple(alias for alias in self.topics if alias in wanted)
+
+    @cached_property
+    def measured(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which action components are measured, (M,), and by which observation components, (M,)."""
+        pairs = [
+            (self.action_names.index(ours), self.observation_names.index(theirs))
+            for action in self.actions
+            if action.measured_by is not None
+            for ours, theirs in zip(
+                self.components(action.name), self.components(action.measured_by), strict=True
+            )
+        ]
+        columns = np.array(pairs, np.int64).reshape(-1, 2)
+        return columns[:, 0], columns[:, 1]
 
     def closure(self, names: Sequence[str]) -> tuple[str, ...]:
         """The fields `names` and all they are computed from, each after its operands."""
@@ -398,6 +431,24 @@ def _check_operands(contract: Contract, field: Field, above: tuple[str, ...]) ->
                 f"steps: only message and derived fields can be operands"
             )
         _check_operands(contract, source, (*above, field.name))
+
+
+def _check_choices(contract: Contract) -> None:
+    for action in contract.actions:
+        if action.choices is None:
+            continue
+        if contract.action_size != 1:
+            raise ValueError(
+                f"action {action.name!r} has choices, so it must be the contract's only action "
+                f"component, there are {contract.action_size}: "
+                f"{', '.join(contract.action_names)}; list the combinations on one topic instead"
+            )
+        silence = contract.topics[action.topic].on_silence
+        if silence == "zero" and 0.0 not in action.choices:
+            raise ValueError(
+                f"action {action.name!r}: on_silence of topic {action.topic!r} is zero, which is "
+                f"none of its choices {action.choices}: use hold or break"
+            )
 
 
 def _frozen(parts: Sequence[Array]) -> Array:

@@ -6,54 +6,40 @@ in simulation is what runs on the robot.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
 
+from iql_ros.acting import Acting
+from iql_ros.blackbox import BlackBox
+from iql_ros.bundle_format import Support
+from iql_ros.command import Command
 from iql_ros.contract import Contract
 from iql_ros.envelope import Envelope
-from iql_ros.errors import LogError
-from iql_ros.fields import FieldPlan
-from iql_ros.messages import Encoding, Struct, message_tree
-from iql_ros.sampler import SECOND_NS, Sampler, max_age_ns
+from iql_ros.fallback import Fallback
+from iql_ros.inbox import Inbox
+from iql_ros.judge import Judge, Look, Policy, halted
+from iql_ros.memory import Memory
+from iql_ros.messages import Encoding
+from iql_ros.outputs import Output
+from iql_ros.sampler import SECOND_NS, max_age_ns
 from iql_ros.status import Status
-from iql_ros.wire import Reader, Writer
+
+__all__ = ["Command", "Controller", "Policy"]
 
 Array = NDArray[np.float64]
-Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-STAMP = ["header.stamp.sec", "header.stamp.nanosec"]
-
-
-@dataclass(frozen=True)
-class Command:
-    """What one tick decided.
-
-    Attributes:
-        t_ns: the instant.
-        status: what became of the tick.
-        detail: why, in words; empty when there is nothing to say.
-        action: shape (A,), float64; what is or would be published.
-        payloads: serialised messages by topic alias; empty: publish nothing.
-        ages_s: age of each topic's message, by alias.
-    """
-
-    t_ns: int
-    status: Status
-    detail: str
-    action: Array
-    payloads: Mapping[str, bytes]
-    ages_s: Mapping[str, float] = field(default_factory=dict)
 
 
 class Controller:
     """One policy under one contract.
 
-    Nothing is published before the first observation that is complete, so that a robot
-    without sensors never moves; from then on every tick publishes a command.
+    Nothing is published before the policy has acted, so that a robot without sensors never
+    moves; from then on every tick publishes a command, or the contract's fallback.
     """
 
     def __init__(
@@ -63,6 +49,9 @@ class Controller:
         types: Typestore,
         *,
         source: tuple[Typestore, Encoding] | None = None,
+        support: Support | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        box: BlackBox | None = None,
     ) -> None:
         """Compiles readers and writers.
 
@@ -72,34 +61,25 @@ class Controller:
             types: message definitions of all its topics, ROS 2.
             source: definitions and encoding of the payloads, where they come from a log that
                 was written otherwise; by default CDR of `types`.
+            support: where the training data lies, from the bundle.
+            clock: seconds, read before and after each call of the policy.
+            box: records all that happens, see `blackbox`.
 
         Raises:
-            ContractError: a path does not fit its message type.
+            ContractError: a path does not fit its message type, or the contract wants a
+                support check and there is no `support`.
         """
         self.contract = contract
-        self.inputs = contract.inputs(signals=False)
-        self._policy = policy
-        plan = FieldPlan(contract, [f.name for f in contract.observations])
-        self._in_plan = frozenset(plan.paths)
-        read_types, encoding = source or (types, "cdr")
-        self._readers = {
-            alias: Reader(
-                read_types, contract.topics[alias].type, self._paths(plan, alias), encoding
-            )
-            for alias in self._in_plan
-        }
-        self._writers = {alias: _Output(contract, types, alias) for alias in contract.outputs}
-        self._sampler = Sampler(plan)
-        self._envelope = Envelope(contract)
-        self._triggers = 0
-        self._last: tuple[int, Array] | None = None
-        self._last_tick_ns: int | None = None
-        self._has_published = False
-        self._unreadable: dict[str, str] = {}
+        self.inputs = contract.subscriptions
+        self._box = box
+        self._inbox = Inbox(contract, *(source or (types, "cdr")))
+        self._outputs = {alias: Output(contract, types, alias) for alias in contract.outputs}
+        envelope = Envelope(contract)
+        self._judge = Judge(contract, policy, envelope, support, clock)
+        self._acting, self._fallback = Acting(contract, envelope), Fallback(contract)
+        self._memory = Memory()
 
-    def _paths(self, plan: FieldPlan, alias: str) -> list[str]:
-        stamp = STAMP if self.contract.topics[alias].clock == "header" else []
-        return [*plan.paths[alias], *stamp]
+    # -- in ----------------------------------------------------------------------------
 
     def put(self, alias: str, arrival_ns: int, payload: bytes | memoryview) -> bool:
         """Takes one message of an input topic; never raises.
@@ -107,115 +87,212 @@ class Controller:
         Returns:
             Whether a tick is due now: the topic is the trigger and this is its n-th message.
         """
-        if alias in self._in_plan:
-            try:
-                row = self._readers[alias].read(payload)
-                problem = "" if row is not None else self._readers[alias].why_absent(payload)
-            except LogError as error:
-                row, problem = None, str(error)
-            if row is None:
-                self._unreadable[alias] = problem
-            else:
-                self._unreadable.pop(alias, None)
-                stamp_ns = arrival_ns
-                if self.contract.topics[alias].clock == "header":
-                    stamp_ns = int(row[-2]) * SECOND_NS + int(row[-1])
-                    row = row[:-2]
-                self._sampler.put(alias, arrival_ns, stamp_ns, row)
+        if self._box is not None and alias in self.inputs:
+            self._turn_page(arrival_ns)
+            self._box.put(alias, arrival_ns, payload)
+        self._hear(arrival_ns)
+        self._inbox.put(alias, arrival_ns, payload)
         if alias != self.contract.tick.trigger:
             return False
-        self._triggers += 1
-        return (self._triggers - 1) % self.contract.tick.every == 0
+        self._memory.triggers += 1
+        return (self._memory.triggers - 1) % self.contract.tick.every == 0
 
-    def tick(self, t_ns: int) -> Command:
+    # -- out ---------------------------------------------------------------------------
+
+    def tick(self, t_ns: int, *, speed: float = 1.0) -> Command:
         """Decides one command; never raises.
 
         Args:
             t_ns: now, on the clock that also gave the arrival times.
+            speed: share of the way from rest (the safe action, or where the robot is measured
+                to be) to the policy's action, 0 to 1; anything else counts as 0.
         """
-        dt_s = 0.0 if self._last is None else (t_ns - self._last[0]) / SECOND_NS
-        if dt_s < 0:  # the clock jumped back
-            self._forget()
-        self._last_tick_ns = t_ns
-        previous = None if self._last is None else self._last[1]
-        sample = self._sampler.sample(t_ns, previous)
-        if not sample.status.acts:
-            detail = "; ".join([sample.detail, *self._unreadable.values()])
-            return self._safe(t_ns, sample.status, detail, sample.ages_s)
-        try:
-            proposed = np.asarray(self._policy(sample.observation.astype(np.float32)), np.float64)
-        except Exception as error:  # any fault of a backend must end in the safe action
-            return self._safe(t_ns, Status.POLICY, f"the policy raised {error!r}", sample.ages_s)
-        result = self._envelope(proposed, previous, dt_s)
-        return self._publish(t_ns, result.status, result.detail, result.action, sample.ages_s)
+        self._turn_page(t_ns)
+        with np.errstate(all="ignore"):  # huge numbers overflow, and are looked at then
+            command = self._tick(t_ns, speed)
+        if self._box is not None:
+            self._box.decided("tick", command, speed=speed)
+        return command
 
     def overdue(self, t_ns: int) -> Command | None:
-        """The safe command if the trigger topic has gone silent, otherwise None.
+        """The fallback if the trigger topic has gone silent, otherwise None.
 
         A trigger-driven robot would else keep its last command for ever. Call it on a timer.
         """
-        trigger = self.contract.tick.trigger
-        if trigger is None or self._last is None or self._last_tick_ns is None:
+        memory, trigger = self._memory, self.contract.tick.trigger
+        if trigger is None or not memory.has_acted or memory.tick_ns is None:
             return None
-        silent_ns = t_ns - self._last_tick_ns
-        if silent_ns <= max_age_ns(self.contract, trigger):
+        went_back, silent_ns = t_ns < memory.now_ns, t_ns - memory.tick_ns
+        if silent_ns <= max_age_ns(self.contract, trigger) and not went_back:
             return None
-        topic = self.contract.topics[trigger].absolute
-        detail = f"no tick for {silent_ns / SECOND_NS:.2f} s: is {topic} publishing?"
-        return self._safe(t_ns, Status.STALE, detail, {})
+        what = "the clock went back" if went_back else f"no tick for {silent_ns / SECOND_NS:.2f} s"
+        detail = f"{what}: is {self.contract.topics[trigger].absolute} publishing?"
+        self._turn_page(t_ns)
+        fault = halted(memory) or (Status.STALE, detail)
+        command = self._fall_back(t_ns, self._pass_time(t_ns), *fault)
+        if self._box is not None:
+            self._box.decided("overdue", command)
+        return command
 
     def stop(self, t_ns: int) -> Command:
-        """The safe command, if anything was ever published; otherwise an empty one."""
-        return self._safe(t_ns, Status.WAITING, "stopped", {})
+        """The safe command at once, if anything is being published; otherwise an empty one."""
+        self._turn_page(t_ns)
+        publishes = self._memory.previous is not None
+        command = self._safe_at_once(t_ns, Status.WAITING, "stopped", publishes)
+        if self._box is not None:
+            self._box.decided("stop", command)
+        return command
+
+    # -- a person's word ---------------------------------------------------------------
+
+    def halt(self, reason: str, t_ns: int) -> Command:
+        """Latches the emergency stop; returns the safe command, to be published now.
+
+        From then on every tick gives the safe action, whatever the contract's fallback is,
+        until `release`. A restart does not release.
+        """
+        self._turn_page(t_ns)
+        self._memory.halted = reason
+        status, detail = Status.HALTED, f"emergency stop: {reason}"
+        command = self._safe_at_once(t_ns, status, detail, self._memory.has_acted)
+        if self._box is not None:
+            self._box.decided("halt", command, reason=reason)
+        return command
+
+    def release(self) -> None:
+        """Lets the policy act again, once all is sound.
+
+        Ends an emergency stop, and a fallback whose recovery is `manual`.
+        """
+        if self._box is not None:
+            self._box.note("release")
+        self._memory.halted = None
+        self._memory.released = True
+
+    @property
+    def halted(self) -> str | None:
+        """Why the emergency stop is latched; None if it is not."""
+        return self._memory.halted
 
     def restart(self) -> None:
-        """Begins anew, as at activation: nothing is published before a full observation.
+        """Begins anew, as at activation: nothing is published until the policy acts.
 
-        Messages stay, as a topic that speaks once (a latched goal) will not repeat itself.
+        Messages stay, as a topic that speaks once (a latched goal) will not repeat itself, and
+        so does an emergency stop.
         """
-        self._sampler.restart()
-        self._has_published = False
-        self._last = None
-        self._last_tick_ns = None
-        self._triggers = 0
+        if self._box is not None:
+            self._box.note("restart")
+        self._inbox.restart()
+        self._memory = Memory(now_ns=self._memory.now_ns, halted=self._memory.halted)
 
-    def _forget(self) -> None:
-        """Takes nothing of what was before for known; the safe action stays owed."""
-        has_published = self._has_published
-        self.restart()
-        self._sampler.clear()
-        self._has_published = has_published
+    # -- the black box -----------------------------------------------------------------
 
-    def _safe(self, t_ns: int, status: Status, detail: str, ages_s: Mapping[str, float]) -> Command:
-        safe = self.contract.action_safe
-        if not self._has_published:
-            return Command(t_ns, status, detail, safe, {}, ages_s)
-        return self._publish(t_ns, status, detail, safe, ages_s)
+    def snapshot(self) -> dict[str, Any]:
+        """All that it remembers, in lists, dicts and arrays that no one writes to."""
+        return {"memory": asdict(self._memory), "inbox": self._inbox.snapshot()}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes on as the controller that gave the snapshot would have."""
+        self._memory = Memory(**snapshot["memory"])
+        self._inbox.restore(snapshot["inbox"])
+
+    def _turn_page(self, t_ns: int) -> None:
+        if self._box is not None and self._box.is_page_full(t_ns):
+            self._box.open_page(t_ns, self.snapshot())
+
+    # -- one tick ----------------------------------------------------------------------
+
+    def _tick(self, t_ns: int, speed: float) -> Command:
+        memory = self._memory
+        dt_s = self._pass_time(t_ns)
+        memory.tick_ns = t_ns
+        look = Look(self._inbox.sample(t_ns, memory.previous), dt_s)
+        fault = self._judge.fault(t_ns, self._inbox, memory, look)
+        if fault is not None:
+            return self._fall_back(t_ns, dt_s, *fault, look)
+        result = self._acting(t_ns, speed, look, memory)
+        return self._publish(t_ns, result.status, result.detail, result.action, look)
+
+    def _hear(self, t_ns: int) -> None:
+        """Takes note of the time; where the clock went back, messages are unknown from now on."""
+        memory = self._memory
+        step_ns, memory.now_ns = t_ns - memory.now_ns, t_ns
+        if step_ns < 0:
+            self._inbox.clear()
+            memory.triggers, memory.t_ns, memory.tick_ns = 0, None, t_ns
+            memory.blend_ns += step_ns
+            if memory.fallen_ns is not None:  # it has lasted as long as before
+                memory.fallen_ns += step_ns
+
+    def _pass_time(self, t_ns: int) -> float:
+        """Seconds since the last decision, now that another is due."""
+        self._hear(t_ns)
+        since_ns, self._memory.t_ns = self._memory.t_ns, t_ns
+        return 0.0 if since_ns is None else (t_ns - since_ns) / SECOND_NS
+
+    # -- what is published -------------------------------------------------------------
+
+    def _fall_back(
+        self, t_ns: int, dt_s: float, status: Status, detail: str, look: Look | None = None
+    ) -> Command:
+        memory, safe = self._memory, self.contract.action_safe
+        if status is not Status.RECOVERING:
+            memory.sound, memory.released = 0, False
+        if not memory.has_acted:
+            return self._silent(t_ns, status, detail, look)
+        if memory.fallen_ns is None:
+            memory.fallen_ns, memory.fallen_from = t_ns, memory.previous
+        by_person = status in (Status.HALTED, Status.DISABLED)
+        if memory.fallen_from is None or (by_person and self.contract.safety.fallback == "hold"):
+            memory.fallen_from = safe  # what a person has ended is not held
+        action: Array | None = safe
+        if status is not Status.HALTED:
+            elapsed_s = max(0, t_ns - memory.fallen_ns) / SECOND_NS
+            action = self._fallback(memory.fallen_from, memory.previous, elapsed_s, dt_s)
+        if action is None:
+            memory.previous = None
+            return self._silent(t_ns, status, detail, look)
+        return self._publish(t_ns, status, detail, action, look)
+
+    def _safe_at_once(self, t_ns: int, status: Status, detail: str, publishes: bool) -> Command:
+        memory = self._memory
+        if not publishes:
+            return self._silent(t_ns, status, detail, None)
+        self._pass_time(t_ns)
+        memory.fallen_ns, memory.fallen_from = t_ns, self.contract.action_safe
+        memory.sound, memory.released = 0, False
+        return self._publish(t_ns, status, detail, self.contract.action_safe, None)
 
     def _publish(
-        self, t_ns: int, status: Status, detail: str, action: Array, ages_s: Mapping[str, float]
+        self, t_ns: int, status: Status, detail: str, action: Array, look: Look | None
     ) -> Command:
-        self._last = (t_ns, action)
-        self._has_published = True
-        payloads = {alias: output.write(t_ns, action) for alias, output in self._writers.items()}
-        return Command(t_ns, status, detail, action, payloads, ages_s)
+        self._memory.previous, self._memory.has_acted = action, True
+        payloads = {alias: output.write(t_ns, action) for alias, output in self._outputs.items()}
+        return _command(t_ns, status, detail, action, payloads, look)
+
+    def _silent(self, t_ns: int, status: Status, detail: str, look: Look | None) -> Command:
+        return _command(t_ns, status, detail, self.contract.action_safe, {}, look)
 
 
-class _Output:
-    """Writes the messages of one command topic."""
-
-    def __init__(self, contract: Contract, types: Typestore, alias: str) -> None:
-        topic = contract.topics[alias]
-        actions = [action for action in contract.actions if action.topic == alias]
-        names = [name for action in actions for name in contract.components(action.name)]
-        self._columns = np.array([contract.action_names.index(name) for name in names])
-        header = message_tree(types, topic.type, "cdr").field("header")
-        self._stamped = isinstance(header, Struct) and header.name == "std_msgs/msg/Header"
-        paths = [action.path for action in actions] + (STAMP if self._stamped else [])
-        self._writer = Writer(types, topic.type, paths, topic.constants)
-
-    def write(self, t_ns: int, action: Array) -> bytes:
-        values = action[self._columns]
-        if self._stamped:
-            values = np.concatenate([values, np.divmod(t_ns, SECOND_NS)])
-        return self._writer.write(values)
+def _command(
+    t_ns: int,
+    status: Status,
+    detail: str,
+    action: Array,
+    payloads: Mapping[str, bytes],
+    look: Look | None,
+) -> Command:
+    if look is None:
+        return Command(t_ns, status, detail, action, payloads)
+    return Command(
+        t_ns,
+        status,
+        detail,
+        action,
+        payloads,
+        look.sample.ages_s,
+        look.observation,
+        look.proposed,
+        look.policy_s,
+        look.distance,
+    )

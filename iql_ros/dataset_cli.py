@@ -14,6 +14,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from iql_ros.contract import load_contract
 from iql_ros.terminal import bar, err_console, out_console, room
 
 dataset_app = typer.Typer(
@@ -150,6 +151,10 @@ def import_(
         int | None,
         typer.Option(min=1, help="terminals after exactly so many steps are timeouts"),
     ] = None,
+    contract: Annotated[
+        str | None,
+        typer.Option(help="what the columns are, where SRC has no contract: YAML, or a robot"),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Translates a dataset of another layout into ours.
@@ -164,6 +169,7 @@ def import_(
             out,
             keys=obs_key or (),
             time_limit=time_limit,
+            contract=None if contract is None else load_contract(contract),
             force=force,
             progress=progress,
         )

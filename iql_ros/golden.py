@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iql_ros.choices import nearest_choice
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError
 
@@ -162,6 +163,15 @@ def _check_limits(actions: NDArray[np.float32], contract: Contract, where: str) 
             f"{actions[pair, component]}, the contract's limits are [{low}, {high}]: "
             f"export the bundle with the contract it was trained for"
         )
+    if contract.choices is not None:
+        _, is_choice = nearest_choice(actions, contract.choices)
+        if not is_choice.all():
+            pair = int(np.argmin(is_choice[:, 0]))
+            raise BundleError(
+                f"{where}: action {contract.action_names[0]!r} of golden pair {pair} is "
+                f"{actions[pair, 0]}, the contract's choices are {contract.choices.tolist()}: "
+                f"export the bundle with the contract it was trained for, in full precision"
+            )
 
 
 def _check_refusals(policy: Policy, observation: NDArray[np.float32], contract: Contract) -> None:

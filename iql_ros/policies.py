@@ -11,25 +11,33 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from iql_ros.backends.numpy import open_numpy
 from iql_ros.backends.onnx import open_onnx, open_onnx_cuda
+from iql_ros.backends.tensorrt import Options, open_tensorrt
 from iql_ros.bundle import Bundle, load_bundle
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError
 from iql_ros.golden import TOLERANCE, Policy, Verification, check_policy
+from iql_ros.precision import TOLERANCES
 
 OpenBackend = Callable[[Bundle], Policy]
 
 BACKENDS: dict[str, OpenBackend] = {
     "onnx": open_onnx,
     "onnx-cuda": open_onnx_cuda,
+    "tensorrt": open_tensorrt,
+    "tensorrt-fp16": partial(open_tensorrt, options=Options(precision="fp16")),
     "numpy": open_numpy,
 }
 """Whatever can run a policy, by the name that parameter `backend` gives it."""
+
+COARSE = {"tensorrt-fp16": TOLERANCES["fp16"]}
+"""Backends that may differ more from the golden actions. Only the user can want that."""
 
 TRIGGERED_HZ = 100.0  # a contract that ticks by a topic does not say how often that comes
 LONGEST_PERIOD_S = 0.05
@@ -96,7 +104,8 @@ def open_policy(bundle: Bundle | str | Path, backend: str = "auto") -> Opened:
     if backend == "auto":
         return _fastest(bundle)
     policy = BACKENDS[backend](bundle)
-    return Opened(policy, backend, _check(bundle, policy, TOLERANCE), "it was asked for")
+    shown = _check(bundle, policy, COARSE.get(backend, TOLERANCE))
+    return Opened(policy, backend, shown, "it was asked for")
 
 
 def paced_latencies_us(policy: Policy, bundle: Bundle, calls: int = PACED_CALLS) -> list[float]:
@@ -126,7 +135,7 @@ def tick_period_s(contract: Contract) -> float:
 def _fastest(bundle: Bundle) -> Opened:
     passed: dict[str, Opened] = {}
     failed: dict[str, BundleError] = {}
-    for name in BACKENDS:
+    for name in (name for name in BACKENDS if name not in COARSE):
         try:
             policy = BACKENDS[name](bundle)
         except BundleError as error:

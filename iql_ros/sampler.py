@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ Times = NDArray[np.int64]
 SECOND_NS = 1_000_000_000
 HOLE_S = 30.0
 """A grid of a fixed rate goes on for so long into a hole of the log."""
+MAX_AHEAD = 1024
+"""So many messages of a topic may wait for their stamps; a clock that is wrong sends more."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +276,10 @@ class Sampler:
     def put(self, alias: str, arrival_ns: int, stamp_ns: int, row: Array) -> None:
         """Takes one message: when it arrived, the time it counts for, its values (W,)."""
         if not (self._skips_nonfinite[alias] and not np.isfinite(row).all()):
-            self._topics[alias].put(max(arrival_ns, stamp_ns), stamp_ns, row)
+            topic = self._topics[alias]
+            if topic.is_crowded:  # nobody samples, as in an inactive node
+                topic.advance(arrival_ns)
+            topic.put(max(arrival_ns, stamp_ns), stamp_ns, row)
 
     def restart(self) -> None:
         """Forgets earlier steps; history and previous action begin anew."""
@@ -283,6 +289,21 @@ class Sampler:
         """Forgets all messages and steps, as after a jump of the clock."""
         self.restart()
         self._topics = {alias: _LiveTopic() for alias in self._topics}
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that it remembers, in lists, dicts and arrays that no one writes to."""
+        topics = {alias: topic.snapshot() for alias, topic in self._topics.items()}
+        return {"topics": topics, "past": list(self._past)}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes on as the sampler that gave the snapshot would have."""
+        for alias, (stamp_ns, row, pending) in snapshot["topics"].items():
+            topic = _LiveTopic()
+            topic.stamp_ns, topic.row = stamp_ns, row
+            for message in pending:
+                topic.put(*message)
+            self._topics[alias] = topic
+        self._past = list(snapshot["past"])
 
     def sample(self, t_ns: int, previous_action: Array | None) -> Sample:
         """What the policy sees at t.
@@ -362,6 +383,13 @@ class _LiveTopic:
     def put(self, effect_ns: int, stamp_ns: int, row: Array) -> None:
         self._pending.append((effect_ns, stamp_ns, row))
 
+    @property
+    def is_crowded(self) -> bool:
+        return len(self._pending) >= MAX_AHEAD
+
+    def snapshot(self) -> list[Any]:
+        return [self.stamp_ns, self.row, [list(message) for message in self._pending]]
+
     def advance(self, t_ns: int) -> bool:
         """Lets the messages up to t take effect; returns whether there is a value."""
         if self._pending:
@@ -373,5 +401,5 @@ class _LiveTopic:
                     ahead.append(message)
                 elif stamp_ns >= self.stamp_ns:
                     self.stamp_ns, self.row = stamp_ns, row
-            self._pending = ahead
+            self._pending = ahead[: MAX_AHEAD // 2]
         return self.stamp_ns >= 0

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic import Field as Key
 from typing_extensions import Self
 
+from iql_ros.choices import check_apart
 from iql_ros.errors import ContractError
 from iql_ros.features import FEATURES
 from iql_ros.paths import component_labels
@@ -106,6 +107,9 @@ class Topic(Strict):
     on_nonfinite: Literal["break", "hold"] = Key(
         "break", description="a NaN or infinity ends the segment, or the message is skipped"
     )
+    frozen_s: float | None = Key(
+        None, gt=0, description="values that stay equal for longer are a frozen sensor's"
+    )
     command_timeout_s: float | None = Key(
         None, gt=0, description="a command older than this counts as silence"
     )
@@ -179,15 +183,25 @@ class Field(Strict):
 
 
 class Action(Strict):
-    """One commanded value, of one or more components."""
+    """One commanded value, of one or more components: any within limits, or one of `choices`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["limits"]}, {"required": ["choices"]}]}
+    )
 
     name: Name
     topic: Name = Key(description="alias of the topic it is published on")
     path: str
     unit: str = ""
-    limits: Limits = Key(description="[low, high], or one pair a component")
+    limits: Limits | None = Key(None, description="[low, high], or one pair a component")
+    choices: list[float] | None = Key(
+        None, min_length=2, description="the only values that may be commanded; no limits then"
+    )
     slew: Values | None = Key(None, description="largest change, units per second")
     safe: Values = Key(description="what is published when the policy must not act")
+    measured_by: Name | None = Key(
+        None, description="the observation that measures it, as of a position; a blend begins there"
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -195,6 +209,14 @@ class Action(Strict):
         _check_limits(self.limits)
         if any(slew <= 0 for slew in self.slew or []):
             raise ValueError(f"slew {self.slew} must be greater than 0 (leave it out for no limit)")
+        if (self.limits is None) == (self.choices is None):
+            raise ValueError("give either limits or choices, not both and not neither")
+        if self.choices is not None:
+            if self.slew is not None:
+                raise ValueError("slew does not go with choices: a value between is none of them")
+            if len(self.safe) != 1 or self.safe[0] not in self.choices:
+                raise ValueError(f"safe = {self.safe} must be one of the choices {self.choices}")
+            check_apart(self.choices)
         return self
 
 

@@ -21,7 +21,10 @@ from iql_ros.targets import find_targets
 from iql_ros.walk import walk
 from iql_ros.writer import Writer
 
-__all__ = ["Encoding", "Payloads", "Reader", "Writer", "make_types"]
+__all__ = ["STAMP", "Encoding", "Payloads", "Reader", "Writer", "make_types"]
+
+STAMP = ["header.stamp.sec", "header.stamp.nanosec"]
+"""The paths of a stamped message's time."""
 
 # What a Reader remembers at most. A stream whose layout never repeats (a string
 # of changing length before the field) costs a walk per message, not memory.

@@ -36,6 +36,18 @@ ARGUMENTS = [
         description="shadow computes and reports commands; active publishes them: the robot moves.",
     ),
     DeclareLaunchArgument(
+        "policy_speed",
+        default_value="1.0",
+        description="Share of the way from rest to the policy's command, 0 to 1; may be changed "
+        "while it runs: ros2 param set /iql_controller speed 0.5",
+    ),
+    DeclareLaunchArgument(
+        "executor",
+        default_value="single",
+        choices=["single", "events"],
+        description="rclpy's executor for the inputs; events is faster where rclpy has it.",
+    ),
+    DeclareLaunchArgument(
         "use_sim_time",
         default_value="false",
         choices=["true", "false"],
@@ -74,6 +86,8 @@ def generate_launch_description() -> LaunchDescription:
             {
                 "bundle": ParameterValue(LaunchConfiguration("bundle"), value_type=str),
                 "mode": ParameterValue(LaunchConfiguration("mode"), value_type=str),
+                "speed": ParameterValue(LaunchConfiguration("policy_speed"), value_type=float),
+                "executor": ParameterValue(LaunchConfiguration("executor"), value_type=str),
                 "use_sim_time": ParameterValue(
                     LaunchConfiguration("use_sim_time"), value_type=bool
                 ),

@@ -39,6 +39,17 @@ ARGUMENTS = [
         description="active moves the simulated robot; shadow only reports commands.",
     ),
     DeclareLaunchArgument(
+        "policy_speed",
+        default_value="1.0",
+        description="Share of the way from rest to the policy's command, 0 to 1.",
+    ),
+    DeclareLaunchArgument(
+        "executor",
+        default_value="single",
+        choices=["single", "events"],
+        description="rclpy's executor for the controller's inputs.",
+    ),
+    DeclareLaunchArgument(
         "use_sim_time",
         default_value="true",
         choices=["true", "false"],
@@ -67,6 +78,8 @@ ARGUMENTS = [
 CONTROLLER_ARGUMENTS = [
     "bundle",
     "mode",
+    "policy_speed",
+    "executor",
     "use_sim_time",
     "namespace",
     "params_file",

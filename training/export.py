@@ -19,7 +19,7 @@ from iql_ros.bundle_format import OPSET, Provenance, graph_metadata, io_of
 from iql_ros.bundle_writing import save_bundle
 from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
-from iql_ros.golden import MIN_PAIRS, Golden
+from iql_ros.golden import MIN_PAIRS, TOLERANCE, Golden
 from training.datasets.dataset import Dataset, load_dataset
 from training.learning.run import Run, load_run
 from training.learning.train import split_run
@@ -27,10 +27,18 @@ from training.support import fit_support
 
 # Held-out states are at least half of the least number of pairs, however many extremes.
 MIN_STATES = MIN_PAIRS // 2
+# Shifts of observations, as a share of their size; a float32 rounding is 6e-8.
+STEADY = 1e-5
+STEADY_TRIALS = 8
 
 
 def export_run(
-    run_dir: str | Path, out: str | Path, *, dataset: str | Path | None = None, force: bool = False
+    run_dir: str | Path,
+    out: str | Path,
+    *,
+    dataset: str | Path | None = None,
+    samples: int | None = None,
+    force: bool = False,
 ) -> Path:
     """Writes the policy of a run as a bundle, which is verified before it gets its name.
 
@@ -38,6 +46,7 @@ def export_run(
         run_dir: folder of a training run.
         out: folder to create.
         dataset: the run's dataset, if it no longer lies where it was.
+        samples: how many actions the policy chooses from, if not as many as its config says.
         force: replace the bundle that is there.
 
     Returns:
@@ -46,9 +55,10 @@ def export_run(
     Raises:
         RunError: there is no run.
         DatasetError: the dataset is missing, is not the run's, or has no contract.
+        ConfigError: samples are asked of a policy that draws none.
         BundleError: `out` exists, or the bundle fails its verification.
     """
-    run = load_run(Path(run_dir))
+    run = load_run(Path(run_dir), samples=samples)
     data = _dataset_of(run, dataset)
     if run.contract is None:
         raise DatasetError(
@@ -61,7 +71,7 @@ def export_run(
         out,
         contract=run.contract,
         policy=export_graph(run.policy, run.contract),
-        golden=golden_pairs(run.policy, golden_observations(run.contract, states)),
+        golden=golden_pairs(run.policy, _golden_observations(run, run.contract, states)),
         provenance=Provenance(
             dataset_digest=run.dataset_digest,
             run=run.path.resolve().name,
@@ -110,7 +120,9 @@ def export_graph(policy: torch.nn.Module, contract: Contract) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def golden_observations(contract: Contract, states: NDArray[np.float32]) -> NDArray[np.float32]:
+def golden_observations(
+    contract: Contract, states: NDArray[np.float32], pairs: int = MIN_PAIRS
+) -> NDArray[np.float32]:
     """Observations to compare on, (G, O): the origin, the extremes, and recorded states.
 
     The extremes are every component at either end, alone (the others at their mean) and all
@@ -118,6 +130,7 @@ def golden_observations(contract: Contract, states: NDArray[np.float32]) -> NDAr
 
     Args:
         states: recorded, best held out, (N, O).
+        pairs: how many there are to be at least.
     """
     low = np.where(np.isfinite(contract.observation_low), contract.observation_low, states.min(0))
     high = np.where(
@@ -128,7 +141,7 @@ def golden_observations(contract: Contract, states: NDArray[np.float32]) -> NDAr
     extremes = np.vstack(
         [np.zeros_like(mean), low, high, np.where(alone, low, mean), np.where(alone, high, mean)]
     )
-    count = max(MIN_STATES, MIN_PAIRS - len(extremes))
+    count = max(MIN_STATES, pairs - len(extremes))
     rows = np.linspace(0, len(states) - 1, count).round().astype(np.int64)
     return np.vstack([extremes, states[rows]]).astype(np.float32)
 
@@ -138,6 +151,43 @@ def golden_pairs(policy: torch.nn.Module, observations: NDArray[np.float32]) -> 
     with torch.no_grad():
         actions = policy.eval()(torch.from_numpy(observations))
     return Golden(observations, actions.numpy().astype(np.float32))
+
+
+def steady(
+    policy: torch.nn.Module, observations: NDArray[np.float32], contract: Contract
+) -> NDArray[np.bool_]:
+    """At which observations (G, O) a change of a rounding's size leaves the action as it is.
+
+    A policy that chooses may be in two minds. Which of two choices of equal worth it takes is
+    then decided by the last bit, in which no two runtimes agree.
+    """
+    rng = np.random.default_rng(0)
+    scale = STEADY * np.maximum(np.abs(observations), observations.std(axis=0))
+    most = TOLERANCE * (contract.action_high - contract.action_low)
+    calm = np.ones(len(observations), np.bool_)
+    with torch.no_grad():
+        actions = policy.eval()(torch.tensor(observations)).numpy()
+        for _ in range(STEADY_TRIALS):
+            moved = observations + scale * rng.uniform(-1, 1, observations.shape)
+            others = policy(torch.from_numpy(moved.astype(np.float32))).numpy()
+            calm &= (np.abs(others - actions) <= most).all(axis=1)
+    return calm
+
+
+def _golden_observations(
+    run: Run, contract: Contract, states: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Those to compare on; of a policy that chooses, only where the choice is clear."""
+    if contract.choices is None and run.config.extraction != "sampled":
+        return golden_observations(contract, states)
+    observations = golden_observations(contract, states, 2 * MIN_PAIRS)
+    calm = steady(run.policy, observations, contract)
+    if calm.sum() < MIN_PAIRS:
+        raise DatasetError(
+            f"the policy of {run.path} chooses clearly at only {calm.sum()} of {len(calm)} "
+            f"states, {MIN_PAIRS} are needed to verify it on another machine: train longer"
+        )
+    return observations[calm]
 
 
 def _dataset_of(run: Run, given: str | Path | None) -> Dataset:

@@ -1,50 +1,39 @@
-"""What would the policy have done? A log's messages through the controller, tick by tick."""
+"""What would the policy have done? A log's messages through the controller, tick by tick.
+
+A controller's black box is lived again exactly: with its state, its faults, its timing.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from iql_ros.bundle import load_bundle
-from iql_ros.contract import Contract
-from iql_ros.controller import Command, Controller, Policy
+from iql_ros.box_replay import relive
+from iql_ros.bundle import Bundle, load_bundle
+from iql_ros.bundle_format import Support
+from iql_ros.command import Command
+from iql_ros.contract import Contract, require_same
+from iql_ros.controller import Controller, Policy
 from iql_ros.errors import BundleError
 from iql_ros.fields import FieldPlan
-from iql_ros.policies import open_policy
-from iql_ros.sampler import SECOND_NS, tick_offset
+from iql_ros.policies import Opened, open_policy
+from iql_ros.recording import Recording
+from iql_ros.recording_file import is_recording, read_recording
+from iql_ros.sampler import tick_offset
 from iql_ros.wire import Encoding, make_types
 from training.conversion.steps import commands
 from training.conversion.topics import read_topics
 from training.logs import Log, open_log
+from training.replayed import Replayed, compare, plot, published
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """Ticks of a replay, T of them.
-
-    Attributes:
-        t_ns: instants, shape (T,).
-        policy: what the controller would have published, shape (T, A); NaN where nothing.
-        recorded: what the log's command topics held just before the next tick, shape (T, A).
-        statuses: outcome of each tick.
-    """
-
-    t_ns: NDArray[np.int64]
-    policy: Array
-    recorded: Array
-    statuses: tuple[str, ...]
 
 
 def replay(bundle_path: Path, log_path: Path, out: Path, *, force: bool = False) -> dict[str, Any]:
@@ -52,7 +41,7 @@ def replay(bundle_path: Path, log_path: Path, out: Path, *, force: bool = False)
 
     Args:
         bundle_path: folder of a bundle.
-        log_path: a log with the contract's topics.
+        log_path: a log with the contract's topics, or a controller's black box.
         out: folder to write.
         force: replace it.
 
@@ -62,7 +51,11 @@ def replay(bundle_path: Path, log_path: Path, out: Path, *, force: bool = False)
     if out.exists() and not force:
         raise BundleError(f"{out} exists: choose another --out or pass --force")
     bundle = load_bundle(bundle_path)
-    replayed = run_log(bundle.contract, open_policy(bundle).policy, open_log(log_path))
+    if is_recording(log_path):
+        replayed = run_box(bundle, read_recording(log_path), str(log_path))
+    else:
+        policy, support = open_policy(bundle).policy, bundle.manifest.support
+        replayed = run_log(bundle.contract, policy, open_log(log_path), support)
     summary = {
         "bundle": bundle.digest,
         "log": log_path.name,
@@ -70,6 +63,8 @@ def replay(bundle_path: Path, log_path: Path, out: Path, *, force: bool = False)
         "statuses": dict(Counter(replayed.statuses)),
         "actions": compare(bundle.contract, replayed),
     }
+    if replayed.box is not None:
+        summary["box"] = dict(replayed.box)
     draft = out.with_name(f".{out.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -81,15 +76,24 @@ def replay(bundle_path: Path, log_path: Path, out: Path, *, force: bool = False)
         statuses=np.array(replayed.statuses),
     )
     (draft / "replay.json").write_text(json.dumps(summary, indent=2) + "\n")
-    _plot(bundle.contract, replayed, f"{bundle_path.name} on {log_path.name}", draft / "replay.png")
+    plot(bundle.contract, replayed, f"{bundle_path.name} on {log_path.name}", draft / "replay.png")
     shutil.rmtree(out, ignore_errors=True)
     draft.rename(out)
     return summary
 
 
-def run_log(contract: Contract, policy: Policy, log: Log) -> Replayed:
-    """Feeds a log to a fresh controller, ticking as the contract says."""
-    aliases = contract.inputs(signals=False)
+def run_log(
+    contract: Contract, policy: Policy, log: Log, support: Support | None = None
+) -> Replayed:
+    """Feeds a log to a fresh controller, ticking as the contract says.
+
+    Where the log lacks the topic of the enable switch, it counts as held.
+    """
+    enable = contract.safety.enable
+    if enable is not None and contract.topics[enable.topic].absolute not in log.topics:
+        held = contract.safety.model_copy(update={"enable": None})
+        contract = contract.model_copy(update={"safety": held})
+    aliases = contract.subscriptions
     known = [
         log.topics[contract.topics[a].absolute]
         for a in aliases
@@ -103,19 +107,65 @@ def run_log(contract: Contract, policy: Policy, log: Log) -> Replayed:
         policy,
         make_types(contract.definitions),
         source=(make_types(definitions, ros1=encoding == "ros1"), encoding),
+        support=support,
     )
     messages = read_topics(log, contract, FieldPlan(contract, [*contract.fields]))
     decided = list(_drive(controller, _arrivals(log, contract)))
     t_ns = np.array([command.t_ns for command in decided], np.int64)
-    proposed = [c.action if c.payloads else np.full(contract.action_size, np.nan) for c in decided]
+    proposed = [published(contract, command) for command in decided]
     until = np.concatenate([t_ns[1:], t_ns[-1:] + 1])
     recorded, _ = commands(contract, messages, until)
     return Replayed(t_ns, np.array(proposed), recorded, tuple(c.status.value for c in decided))
 
 
+def run_box(bundle: Bundle, recording: Recording, what: str) -> Replayed:
+    """Lives a black box again, see `iql_ros.box_replay`.
+
+    Args:
+        bundle: of the policy, under the recording's contract.
+        recording: of the box.
+        what: its name, for errors.
+    """
+    contract = recording.contract
+    require_same(bundle.contract, contract, what)
+    opened = _opened_as(bundle, recording.about.get("backend", "auto"))
+    types = make_types(contract.definitions)
+    relived = list(relive(recording, opened.policy, types, bundle.manifest.support))
+    differing = [pair for pair in relived if not pair.is_same]
+    box: dict[str, Any] = {
+        "about": dict(recording.about),
+        "backend": opened.backend,
+        "same_bundle": recording.about.get("bundle") == bundle.digest,
+        "decisions": len(relived),
+        "identical": len(relived) - len(differing),
+    }
+    if differing:
+        then, now = differing[0].then, differing[0].now
+        box["first_difference"] = {
+            "t_ns": then.t_ns,
+            "then": [then.status.value, then.action.tolist()],
+            "now": None if now is None else [now.status.value, now.action.tolist()],
+        }
+    return Replayed(
+        np.array([pair.then.t_ns for pair in relived], np.int64),
+        np.array([published(contract, pair.now) for pair in relived]),
+        np.array([published(contract, pair.then) for pair in relived]),
+        tuple(pair.then.status.value for pair in relived),
+        box,
+    )
+
+
+def _opened_as(bundle: Bundle, backend: str) -> Opened:
+    """The policy on the backend that the robot had, since another rounds otherwise; or on any."""
+    try:
+        return open_policy(bundle, backend)
+    except BundleError:
+        return open_policy(bundle)
+
+
 def _arrivals(log: Log, contract: Contract) -> list[tuple[int, str, bytes]]:
     """Messages of the policy's topics as (arrival in ns, alias, payload), in order of arrival."""
-    aliases = contract.inputs(signals=False)
+    aliases = contract.subscriptions
     arrivals = [
         (int(t_ns), alias, bytes(block.payloads[i]))
         for block in log.blocks({contract.topics[alias].absolute for alias in aliases})
@@ -143,50 +193,3 @@ def _drive(controller: Controller, arrivals: Sequence[tuple[int, str, bytes]]) -
             start_ns = t_ns
     if rate_hz is not None and not missing:
         yield controller.tick(start_ns + tick_offset(k, rate_hz))
-
-
-def compare(contract: Contract, replayed: Replayed) -> dict[str, dict[str, float]]:
-    """By action component: both means, RMS difference and correlation, where both exist."""
-    both = np.isfinite(replayed.policy).all(axis=1) & np.isfinite(replayed.recorded).all(axis=1)
-    rows = {}
-    for i, name in enumerate(contract.action_names):
-        ours, theirs = replayed.policy[both, i], replayed.recorded[both, i]
-        varied = len(ours) > 1 and ours.std() > 0 and theirs.std() > 0
-        rows[name] = {
-            "recorded_mean": float(theirs.mean()) if len(theirs) else math.nan,
-            "policy_mean": float(ours.mean()) if len(ours) else math.nan,
-            "rms_difference": float(np.sqrt(np.mean((ours - theirs) ** 2)))
-            if len(ours)
-            else math.nan,
-            "correlation": float(np.corrcoef(ours, theirs)[0, 1]) if varied else math.nan,
-        }
-    return rows
-
-
-def _plot(contract: Contract, replayed: Replayed, title: str, path: Path) -> None:
-    """Policy over record, one panel an action component; ticks that were not acted on shaded."""
-    figure = Figure(figsize=(10, 1 + 2 * contract.action_size), layout="constrained")
-    axes = figure.subplots(contract.action_size, 1, sharex=True, squeeze=False)[:, 0]
-    t_s = (replayed.t_ns - replayed.t_ns[0]) / SECOND_NS
-    refused = np.array([status not in ("ok", "limited") for status in replayed.statuses])
-    for i, (axis, name) in enumerate(zip(axes, contract.action_names, strict=True)):
-        low, high = contract.action_low[i], contract.action_high[i]
-        axis.plot(t_s, replayed.recorded[:, i], color="0.55", label="recorded", drawstyle="steps")
-        axis.plot(t_s, replayed.policy[:, i], color="C0", label="policy", drawstyle="steps")
-        axis.axhline(low, color="C3", linewidth=0.7, linestyle=":")
-        axis.axhline(high, color="C3", linewidth=0.7, linestyle=":", label="limits")
-        axis.fill_between(
-            t_s,
-            0,
-            1,
-            where=refused,
-            color="C1",
-            alpha=0.25,
-            transform=axis.get_xaxis_transform(),
-            label="safe action",
-        )
-        axis.set_ylabel(name)
-    axes[0].set_title(title)
-    axes[0].legend(loc="upper right", ncols=4, fontsize="small")
-    axes[-1].set_xlabel("time in the log, s")
-    figure.savefig(path, dpi=110)

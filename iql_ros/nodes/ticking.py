@@ -10,10 +10,14 @@ from iql_ros.sampler import tick_offset
 
 
 class SteadyTicks:
-    """Calls `tick` at start + k / rate until stopped; a late tick is never made up for."""
+    """Calls `tick` at start + k / rate until stopped; a late tick is never made up for.
 
-    def __init__(self, rate_hz: float, tick: Callable[[], None]) -> None:
-        """Starts at once."""
+    Attributes:
+        late: deadlines that passed before the tick before them was done.
+    """
+
+    def __init__(self, rate_hz: float, tick: Callable[[int], None]) -> None:
+        """Starts at once; `tick` is told how long after its deadline it begins, ns."""
         self._rate_hz = rate_hz
         self._tick = tick
         self._stopped = threading.Event()
@@ -24,13 +28,14 @@ class SteadyTicks:
     def stop(self) -> None:
         """Ends ticking; returns when the tick under way is done."""
         self._stopped.set()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _run(self) -> None:
-        start_ns = time.monotonic_ns()
+        start_ns = deadline_ns = time.monotonic_ns()
         k = 0
         while not self._stopped.is_set():
-            self._tick()
+            self._tick(time.monotonic_ns() - deadline_ns)
             elapsed_ns = time.monotonic_ns() - start_ns
             following = k + 1
             k = max(following, int(elapsed_ns * self._rate_hz / 1e9) + 1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from training.learning.batch import Batch
 from training.learning.config import TrainConfig
+from training.learning.fast import FastIql
 from training.learning.iql import Iql
 
 TRACE = Path(__file__).parents[3] / "shared" / "golden" / "iql_reference_trace.npz"
@@ -27,7 +28,6 @@ def trace() -> Arrays:
         return dict(file)
 
 
-@pytest.fixture
 def iql(trace: Arrays) -> Iql:
     config = TrainConfig(hidden=(32, 32), batch_size=64, steps=1000)
     learner = Iql(config, 5, 2, torch.Generator().manual_seed(0)).double()
@@ -35,6 +35,14 @@ def iql(trace: Arrays) -> Iql:
         for ours, theirs in weights(learner, trace, "initial"):
             ours.copy_(torch.from_numpy(theirs))
     return learner
+
+
+@pytest.fixture(params=["readable", "fast", "fast, stacked products"])
+def learner(trace: Arrays, request: pytest.FixtureRequest) -> Iql | FastIql:
+    readable = iql(trace)
+    if request.param == "readable":
+        return readable
+    return FastIql([readable], apart=request.param == "fast")
 
 
 def weights(
@@ -70,8 +78,8 @@ def reference_batch(trace: Arrays, i: int) -> Batch:
     )
 
 
-def test_losses_of_fifty_updates_are_the_reference_s(iql: Iql, trace: Arrays) -> None:
-    ours = np.array([iql.update(reference_batch(trace, i), i).numpy() for i in range(50)])
+def test_losses_of_fifty_updates_are_the_reference_s(learner: Iql | FastIql, trace: Arrays) -> None:
+    ours = np.array([learner.update(reference_batch(trace, i), i).numpy() for i in range(50)])
 
     for column, name in enumerate(Iql.loss_names):
         np.testing.assert_allclose(
@@ -80,9 +88,10 @@ def test_losses_of_fifty_updates_are_the_reference_s(iql: Iql, trace: Arrays) ->
 
 
 @pytest.mark.parametrize("updates", [1, 50])
-def test_weights_are_the_reference_s(iql: Iql, trace: Arrays, updates: int) -> None:
+def test_weights_are_the_reference_s(learner: Iql | FastIql, trace: Arrays, updates: int) -> None:
     for i in range(updates):
-        iql.update(reference_batch(trace, i), i)
+        learner.update(reference_batch(trace, i), i)
 
-    for ours, theirs in weights(iql, trace, f"after_{updates}"):
+    networks = learner if isinstance(learner, Iql) else learner.members[0]
+    for ours, theirs in weights(networks, trace, f"after_{updates}"):
         np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=TOLERANCE, atol=1e-15)

@@ -73,7 +73,7 @@ def test_a_replay_compares_policy_and_record(folder: Path) -> None:
     iql_ros("replay", "bundle", str(log), "--out", "replay", cwd=folder)
     summary = json.loads((folder / "replay" / "replay.json").read_text())
     assert summary["ticks"] > 100
-    assert set(summary["statuses"]) <= {"ok", "limited"}
+    assert set(summary["statuses"]) <= {"ok", "limited", "slewed"}
     assert len(summary["actions"]) == 6
     assert (folder / "replay" / "replay.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -119,7 +119,9 @@ def test_a_run_does_not_go_on_with_a_dataset_of_another_contract(
 def test_verify_says_what_it_proved_and_refuses_a_changed_byte(
     folder: Path, tmp_path: Path
 ) -> None:
-    assert "runs as trained: 256 golden pairs" in iql_ros("verify", "bundle", cwd=folder)
+    assert "runs as trained on onnx (it was asked for): 256 golden pairs" in iql_ros(
+        "verify", "bundle", cwd=folder
+    )
     altered = tmp_path / "altered"
     altered.mkdir()
     for file in (folder / "bundle").iterdir():

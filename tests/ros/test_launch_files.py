@@ -9,20 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 
 CONTROLLER = {
     "bundle",
     "mode",
+    "policy_speed",
+    "executor",
     "use_sim_time",
     "namespace",
     "params_file",
     "autostart",
     "log_level",
 }
-ARGUMENTS = {"controller": CONTROLLER, "sim": CONTROLLER | {"speed", "episodes", "seed", "results"}}
-NODES = {"controller": ROOT / "iql_ros/nodes/controller.py", "sim": ROOT / "sim/node.py"}
+ARGUMENTS = {
+    "controller": CONTROLLER,
+    "sim": CONTROLLER | {"speed", "episodes", "seed", "results"},
+    "shadow": {"bundle", "namespace", "use_sim_time", "params_file"},
+}
+PARAMETERS = {
+    "controller": r"^    (\w+): \w+ = _setting\(",
+    "sim": r'_parameter\(\s*"(\w+)"',
+}
+NODES = {"controller": ROOT / "iql_ros/nodes/settings.py", "sim": ROOT / "sim/node.py"}
 
 
 def launch_file(name: str) -> Path:
@@ -74,10 +85,15 @@ def test_simulation_hands_on_every_argument_of_the_controller() -> None:
     assert set(handed_on) == set(declared("controller"))
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+def test_shadow_is_shadow() -> None:
+    assert '("mode", "shadow")' in launch_file("shadow").read_text()
+    assert ARGUMENTS["shadow"] <= CONTROLLER
+
+
+@pytest.mark.parametrize("name", NODES)
 def test_launch_file_sets_only_parameters_that_the_node_declares(name: str) -> None:
     given = set(re.findall(r'"(\w+)": ParameterValue\(', launch_file(name).read_text()))
-    known = set(re.findall(r'_parameter\(\s*"(\w+)"', NODES[name].read_text()))
+    known = set(re.findall(PARAMETERS[name], NODES[name].read_text(), re.MULTILINE))
     assert given - {"use_sim_time"} <= known
     assert given
 
@@ -89,3 +105,14 @@ def test_launch_description_is_built(name: str) -> None:
     pytest.importorskip("launch_ros.actions", reason="ROS's launch_ros is not installed")
     description = load(name).generate_launch_description()
     assert ARGUMENTS[name] == {argument.name for argument in description.get_launch_arguments()}
+
+
+def test_the_parameter_file_names_only_parameters_of_the_node() -> None:
+    text = (ROOT / "launch/controller.params.yaml").read_text()
+    given = yaml.safe_load(text)["/**"]["ros__parameters"]
+    declared_types = dict(
+        re.findall(r"^    (\w+): (\w+) = _setting\(", NODES["controller"].read_text(), re.MULTILINE)
+    )
+    assert {name: type(value).__name__ for name, value in given.items()} == {
+        name: declared_types[name] for name in given
+    }

@@ -122,10 +122,10 @@ def test_the_action_is_clipped_to_its_limits(controller: Controller) -> None:
     ],
 )
 def test_a_faulty_policy_gives_the_safe_action(policy: Any) -> None:
-    controller = Controller(contract(), difference, TYPES)
+    asked = iter([difference, policy])
+    controller = Controller(contract(), lambda observation: next(asked)(observation), TYPES)
     feed(controller, 0, 0.0, 1.0)
     controller.tick(0)
-    controller._policy = policy
     feed(controller, 100, 0.0, 1.0)
     command = controller.tick(100 * MS)
     assert command.status is Status.POLICY

@@ -178,6 +178,15 @@ def test_constant_rewards_are_reported(tmp_path: Path) -> None:
     assert re.match("every reward is 1: .*IQL can only imitate", findings[0])
 
 
+def test_constant_rewards_say_something_where_episodes_end_for_good(tmp_path: Path) -> None:
+    columns = {**point_columns(), "rewards": np.ones(300, np.float32)}
+    columns["terminals"][[24, 299]] = True
+    assert load_dataset(write_point_dataset(tmp_path / "d.h5", columns)).findings == ()
+    columns["rewards"][:] = 0.0
+    (told,) = load_dataset(write_point_dataset(tmp_path / "e.h5", columns)).findings
+    assert "every reward is 0" in told
+
+
 def test_missing_next_observations_come_from_the_same_episode(tmp_path: Path) -> None:
     columns = point_columns(episodes=3, steps=4)
     columns["terminals"][7] = columns["timeouts"][7] = True  # ends for good: needs no successor

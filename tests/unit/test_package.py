@@ -37,6 +37,7 @@ REQUIREMENTS = {
     "onnxruntime": ("onnxruntime", "python3-onnxruntime-pip"),
     "onnxscript": ("onnxscript", None),
     "pydantic": ("pydantic", "python3-pydantic"),
+    "rcl_interfaces": ("ros-kilted-rcl-interfaces", "rcl_interfaces"),
     "rclpy": ("ros-kilted-rclpy", "rclpy"),
     "rich": ("rich", "python3-rich"),
     "rosbags": ("rosbags", "python3-rosbags-pip"),

@@ -20,6 +20,7 @@ from iql_ros.sampler import (
     ticks,
 )
 from training.conversion.checks import Grid, check_fields, check_topics
+from training.conversion.choices import no_choice, note_choices
 from training.conversion.endings import clock_resets, gaps, jumps, last_of_episode, resets
 from training.conversion.rewards import rewards, step_columns, terminals
 from training.conversion.topics import Recording
@@ -87,6 +88,7 @@ def make_steps(contract: Contract, plan: FieldPlan, recording: Recording) -> Ste
     facts = {**_sum([part.facts for part in parts]), **recording.facts}
     facts |= check_topics(contract, grids, recording.findings)
     check_fields(contract, grids, recording.findings)
+    note_choices(contract, grids, recording.findings)
     return _joined(contract, parts, facts)
 
 
@@ -105,6 +107,7 @@ def _segment(
     reasons = {
         "dropped_no_observation": ~observed,
         "dropped_no_command": ~has_action,
+        "dropped_no_choice": no_choice(contract, actions) & has_action,
         "dropped_gap": gaps(contract, topics, t_ns),
         "dropped_reset": resets(contract, columns) | clock_resets(contract, grid, resets_ns),
         "dropped_jump": jumps(contract, columns),

@@ -13,13 +13,12 @@ from iql_ros.contract import Contract
 from iql_ros.errors import ContractError, LogError
 from iql_ros.fields import FieldPlan
 from iql_ros.sampler import SECOND_NS, Times
-from iql_ros.wire import Encoding, Payloads, Reader, make_types
+from iql_ros.wire import STAMP, Encoding, Payloads, Reader, make_types
 from training.conversion.row_file import RowFile
 from training.logs import Block, Log
 
 Array = NDArray[np.float64]
 
-STAMP = ["header.stamp.sec", "header.stamp.nanosec"]
 CLOCK, CLOCK_TYPE, CLOCK_PATHS = "/clock", "rosgraph_msgs/msg/Clock", ["clock.sec", "clock.nanosec"]
 NO_TIMES = np.zeros(0, np.int64)
 SAMPLED_STAMPS = 128

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from training.datasets.mapped import parts
+
 
 def complete(columns: dict[str, NDArray], findings: list[str]) -> dict[str, NDArray]:
     """Returns all columns, with timeouts and next observations inferred where absent.
@@ -20,7 +22,7 @@ def complete(columns: dict[str, NDArray], findings: list[str]) -> dict[str, NDAr
     following = columns.get("next_observations")
     timeouts = columns.get("timeouts")
     if following is not None:
-        jumps = np.append((following[:-1] != observations[1:]).any(axis=1), False) & ~terminals
+        jumps = np.append(_differs(following[:-1], observations[1:]), False) & ~terminals
     if timeouts is None and following is not None:
         timeouts = jumps
         findings.append(
@@ -47,6 +49,15 @@ def complete(columns: dict[str, NDArray], findings: list[str]) -> dict[str, NDAr
     if following is None:
         filled = _with_next_observations(filled, findings)
     return filled
+
+
+def _differs(one: NDArray, other: NDArray) -> NDArray[np.bool_]:
+    """Returns whether rows differ, (N,)."""
+    differs = np.empty(len(one), dtype=bool)
+    for start, part in parts(one):
+        end = start + len(part)
+        differs[start:end] = (part != other[start:end]).any(axis=1)
+    return differs
 
 
 def _with_next_observations(columns: dict[str, NDArray], findings: list[str]) -> dict[str, NDArray]:

@@ -11,15 +11,18 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iql_ros.choices import nearest_choice
 from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
 from training.datasets.completion import complete
 from training.datasets.file import COLUMNS, FORMAT, read_columns
 from training.datasets.file import write_dataset as write_dataset
+from training.datasets.mapped import parts, take_rows
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -87,7 +90,8 @@ class Dataset:
         """Returns the dataset of these episode numbers alone, in the order given."""
         starts, ends = self.episodes
         rows = np.concatenate([np.arange(starts[i], ends[i]) for i in episodes])
-        return replace(self, **{name: getattr(self, name)[rows] for name in COLUMNS})
+        taken: dict[str, Any] = {name: take_rows(getattr(self, name), rows) for name in COLUMNS}
+        return replace(self, **taken)
 
 
 def split_episodes(
@@ -133,8 +137,13 @@ def load_dataset(path: Path) -> Dataset:
     if not len(columns["rewards"]):
         raise DatasetError(f"{path} has no transition left: every episode is one step long")
     low, high = _action_range(columns["actions"], contract, findings)
-    columns["actions"] = _within(columns["actions"], low, high, contract, findings)
-    if np.ptp(columns["rewards"]) == 0:
+    if contract is not None and contract.choices is not None:
+        columns["actions"] = _choices(columns["actions"], contract.choices, contract, path)
+    else:
+        columns["actions"] = _within(columns["actions"], low, high, contract, findings)
+    constant = np.ptp(columns["rewards"]) == 0
+    # Where episodes end for good, a constant reward still tells long ones from short ones.
+    if constant and (columns["rewards"][0] == 0 or not columns["terminals"].any()):
         findings.append(
             f"every reward is {columns['rewards'][0]:g}: the advantages carry no preference, "
             f"so IQL can only imitate; check the reward rule"
@@ -174,9 +183,10 @@ def _contract(
 
 
 def _check_finite(array: Floats, name: str, contract: Contract | None, path: Path) -> None:
-    bad = np.argwhere(~np.isfinite(array))
-    if not len(bad):
+    of_parts = [np.argwhere(~np.isfinite(part)) for _, part in parts(array)]
+    if not any(map(len, of_parts)):
         return
+    bad = np.argwhere(~np.isfinite(array))
     row, *column = bad[0]
     component = ""
     if column and contract is not None:
@@ -226,6 +236,21 @@ def _within(
             f"[{low[i]:g}, {high[i]:g}], the farthest {worst:g}: clipped"
         )
     return clipped
+
+
+def _choices(
+    actions: Floats, choices: NDArray[np.float64], contract: Contract, path: Path
+) -> Floats:
+    """The choices that the actions mean, free of rounding."""
+    numbers, is_choice = nearest_choice(actions, choices)
+    bad = np.flatnonzero(~is_choice.all(axis=1))
+    if len(bad):
+        raise DatasetError(
+            f"{path}: action {contract.action_names[0]!r} is {actions[bad[0], 0]} in row {bad[0]}, "
+            f"{len(bad)} value(s) of its kind: the contract allows {choices.tolist()}; convert "
+            f"anew with the choices that the robot really takes, or drop those rows"
+        )
+    return choices[numbers].astype(np.float32)
 
 
 def _array_digest(array: NDArray[np.generic]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ from training.datasets.table import Table, read_table
 
 def suspect_ends(table: Table) -> list[str]:
     """Terminals that look like a time limit, which would teach that the world ends there."""
-    lengths = {rows.stop - rows.start for rows in table.episodes}
-    count = len(table.episodes)
-    if count < 3 or len(lengths) > 1 or lengths == {1} or table.columns["timeouts"].any():
+    lengths = Counter(rows.stop - rows.start for rows in table.episodes)
+    count, steps = len(table.episodes), max(lengths)
+    # By chance the longest episodes are few; a limit makes theirs the commonest length.
+    limited = lengths.pop(steps)
+    if limited < 3 or steps == 1 or table.columns["timeouts"].any():
         return []
-    steps = lengths.pop()
+    if limited <= max(lengths.values(), default=0):
+        return []
+    which = f"each of the {count}" if limited == count else f"{limited} of the {count}"
     return [
-        f"each of the {count} episodes ends with a terminal after exactly {steps} steps: if that "
+        f"{which} episodes ends with a terminal after exactly {steps} steps: if that "
         f"is a time limit, at which the world goes on, import the file with --time-limit {steps}"
     ]
 

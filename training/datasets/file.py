@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iql_ros.errors import DatasetError
+from training.datasets.mapped import read_column
 
 FORMAT = 1
 COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
@@ -31,15 +32,15 @@ def read_columns(path: Path) -> tuple[dict[str, NDArray], dict[str, object]]:
                     f"{path} lacks {', '.join(missing)}; it holds {', '.join(file) or 'nothing'}: "
                     f"convert the logs with `iql-ros convert`, or use D4RL's flat layout"
                 )
-            columns = {name: file[name][()] for name in COLUMNS if name in file}
+            columns = {n: read_column(file[n], path) for n in COLUMNS if n in file}
             attributes = dict(file.attrs)
     except OSError as error:
         reason = "does not exist" if not path.exists() else f"is no readable HDF5 file: {error}"
         raise DatasetError(f"dataset {path} {reason}") from error
     _check_shapes(columns, path)
     as_flags = ("terminals", "timeouts")
-    typed = {n: a.astype(bool if n in as_flags else np.float32) for n, a in columns.items()}
-    return typed, attributes
+    types = {name: bool if name in as_flags else np.float32 for name in columns}
+    return {n: a.astype(types[n], copy=False) for n, a in columns.items()}, attributes
 
 
 def _check_shapes(columns: dict[str, NDArray], path: Path) -> None:

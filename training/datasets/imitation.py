@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
 from training.datasets.reading import as_actions, as_flags, as_floats
 from training.datasets.table import Table, build_table
@@ -21,8 +22,12 @@ from training.datasets.table import Table, build_table
 KEYS = ("obs", "acts", "rews", "indices", "terminal")
 
 
-def read_imitation(src: Path) -> Table:
+def read_imitation(src: Path, contract: Contract | None = None) -> Table:
     """Reads a file; `infos`, pickled objects, are left unread.
+
+    Args:
+        src: the file.
+        contract: what its columns are; integer actions are numbers of its choices, from 0.
 
     Raises:
         DatasetError: naming file and key.
@@ -30,7 +35,7 @@ def read_imitation(src: Path) -> Table:
     arrays = _load(src)
     acts = arrays["acts"]
     steps = len(acts)
-    actions = as_actions(acts, "acts", src, rows=steps)
+    actions = as_actions(acts, "acts", src, rows=steps, contract=contract)
     bounds = np.concatenate([[0], arrays["indices"], [steps]]).astype(np.int64)
     lengths = np.diff(bounds)
     if not steps or (lengths <= 0).any():
@@ -51,7 +56,7 @@ def read_imitation(src: Path) -> Table:
         "terminals": terminals,
         "timeouts": last & ~terminals,
     }
-    return build_table(src, columns, {})
+    return build_table(src, columns, {}, contract=contract)
 
 
 def _load(src: Path) -> dict[str, NDArray[Any]]:

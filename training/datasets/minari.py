@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
 from training.datasets.ranges import action_range
 from training.datasets.reading import as_actions, as_flags, as_floats, child, open_hdf5, row_infos
@@ -71,8 +72,13 @@ def write_minari(table: Table, out: Path, *, force: bool, progress: Progress) ->
     return findings
 
 
-def read_minari(src: Path, progress: Progress) -> Table:
+def read_minari(src: Path, progress: Progress, contract: Contract | None = None) -> Table:
     """Reads a Minari dataset, its folder or the `data` folder within.
+
+    Args:
+        src: the folder.
+        progress: called with episodes read and in all.
+        contract: says what integer actions number, where the dataset brings none.
 
     Raises:
         DatasetError: naming file and key.
@@ -86,7 +92,7 @@ def read_minari(src: Path, progress: Progress) -> Table:
         names = sorted((n for n in file if re.fullmatch(r"episode_\d+", n)), key=_number)
         for i, name in enumerate(names):
             if len(child(file[name], "rewards", main)):
-                parts.append(_read_episode(file[name], main))
+                parts.append(_read_episode(file[name], main, contract))
             else:
                 findings.append(f"{name} has no step: left out")
             progress(i + 1, len(names))
@@ -107,8 +113,8 @@ def read_minari(src: Path, progress: Progress) -> Table:
         findings.append(f"left out, not in every episode: {', '.join(sorted(lost))}")
     infos = {n.removeprefix("infos/"): a for n, a in rows.items() if n.startswith("infos/")}
     columns = {n: a for n, a in rows.items() if not n.startswith("infos/")}
-    contract, sources = embedded(metadata.get("iql_ros", {}), folder / "metadata.json")
-    return build_table(src, columns, infos, contract=contract, sources=sources, findings=findings)
+    ours, sources = embedded(metadata.get("iql_ros", {}), folder / "metadata.json")
+    return build_table(src, columns, infos, contract=ours, sources=sources, findings=findings)
 
 
 def _write_episode(group: h5py.Group, number: int, table: Table, rows: slice) -> None:
@@ -130,7 +136,9 @@ def _write_episode(group: h5py.Group, number: int, table: Table, rows: slice) ->
         group.create_dataset(name, data=array, track_times=False)
 
 
-def _read_episode(group: h5py.Group, path: Path) -> dict[str, NDArray[Any]]:
+def _read_episode(
+    group: h5py.Group, path: Path, contract: Contract | None
+) -> dict[str, NDArray[Any]]:
     """The columns, and infos under their path, of one episode of at least one step."""
     where = group.name
     steps = len(group["rewards"])
@@ -148,7 +156,7 @@ def _read_episode(group: h5py.Group, path: Path) -> dict[str, NDArray[Any]]:
     return {
         "observations": observations[:-1],
         "next_observations": observations[1:],
-        "actions": as_actions(actions[()], f"{where}/actions", path, rows=steps),
+        "actions": as_actions(actions[()], f"{where}/actions", path, rows=steps, contract=contract),
         "rewards": as_floats(one["rewards"], f"{where}/rewards", path, rows=steps, wide=False),
         "terminals": as_flags(one["terminations"], f"{where}/terminations", path, rows=steps),
         "timeouts": as_flags(one["truncations"], f"{where}/truncations", path, rows=steps),

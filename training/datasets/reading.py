@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
 
 Floats = NDArray[np.float32]
@@ -67,13 +68,29 @@ def as_flags(values: NDArray[Any], key: str, path: Path, *, rows: int) -> NDArra
     return values.astype(np.bool_, copy=False)
 
 
-def as_actions(values: NDArray[Any], key: str, path: Path, *, rows: int) -> Floats:
-    """As `as_floats`; discrete actions are refused."""
+def as_actions(
+    values: NDArray[Any], key: str, path: Path, *, rows: int, contract: Contract | None = None
+) -> Floats:
+    """As `as_floats`; integers, one a row, are numbers of the contract's choices, from 0.
+
+    Raises:
+        DatasetError: also integers without a contract that says what they stand for.
+    """
     if values.dtype.kind in "iub":
-        raise DatasetError(
-            f"{path}: {key} is of type {values.dtype}, discrete actions: this IQL learns "
-            f"continuous ones, (steps, A) floats; use a dataset of those"
-        )
+        if contract is None or contract.choices is None:
+            raise DatasetError(
+                f"{path}: {key} is of type {values.dtype}, discrete actions: give a contract "
+                f"(--contract) whose action lists the choices that they number"
+            )
+        numbers = values[:, 0] if values.shape[1:] == (1,) else values
+        check_shape(numbers, key, path, rows=rows, wide=False)
+        bad = np.flatnonzero((numbers < 0) | (numbers >= len(contract.choices)))
+        if len(bad):
+            raise DatasetError(
+                f"{path}: {key}[{bad[0]}] is {numbers[bad[0]]}, {len(bad)} value(s) of its kind: "
+                f"the contract's action has {len(contract.choices)} choices, numbered from 0"
+            )
+        return contract.choices[numbers.astype(np.int64)][:, None].astype(np.float32)
     return as_floats(values, key, path, rows=rows, wide=True)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.datasets.mapped import parts
+
 # A tanh reaches 1 only at infinity, so targets stay this far inside (as the official IQL does).
 UNIT_MARGIN = 1e-5
 
@@ -30,8 +32,10 @@ class Normaliser:
     @classmethod
     def fit(cls, observations: Floats) -> Normaliser:
         """Returns the normaliser of observations (N, O)."""
-        mean = observations.mean(axis=0, dtype=np.float64)
-        std = observations.std(axis=0, dtype=np.float64)
+        rows = len(observations)
+        mean = sum(part.sum(axis=0, dtype=np.float64) for _, part in parts(observations)) / rows
+        squares = sum(np.square(part - mean).sum(axis=0) for _, part in parts(observations))
+        std = np.sqrt(squares / rows)
         # float32 itself is good to 6e-8 of the value: less spread than 1e-6 of it is rounding.
         constant = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
         std = np.where(constant, 1.0, std)

@@ -102,13 +102,7 @@ def build_table(
         DatasetError: no row is left, or the contract declares other widths.
     """
     if contract is not None:
-        declared = {"observations": contract.observation_size, "actions": contract.action_size}
-        for name, size in declared.items():
-            if columns[name].shape[1] != size:
-                raise DatasetError(
-                    f"{path}: '{name}' has {columns[name].shape[1]} columns, its contract "
-                    f"{contract.robot!r} declares {size}: export it anew"
-                )
+        check_widths(path, columns, contract)
     known = {name: array for name, array in infos.items() if name != "episode"}
     if not sources or "source" not in known:
         sources = [{"name": path.name, "sha256": file_sha256(path)}]
@@ -126,6 +120,17 @@ def build_table(
         contract=contract,
         findings=(*findings, *made),
     )
+
+
+def check_widths(path: Path, columns: Arrays, contract: Contract) -> None:
+    """Raises DatasetError if the contract declares more or fewer columns."""
+    declared = {"observations": contract.observation_size, "actions": contract.action_size}
+    for name, size in declared.items():
+        if columns[name].shape[1] != size:
+            raise DatasetError(
+                f"{path}: '{name}' has {columns[name].shape[1]} columns, its contract "
+                f"{contract.robot!r} declares {size}: export it anew"
+            )
 
 
 def read_table(path: Path) -> Table:

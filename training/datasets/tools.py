@@ -8,13 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
+from iql_ros.contract import Contract, require_same
 from iql_ros.errors import DatasetError
 from training.datasets.dataset import load_dataset
 from training.datasets.facts import suspect_ends
 from training.datasets.imitation import read_imitation
 from training.datasets.minari import read_minari, write_minari
 from training.datasets.robomimic import read_robomimic, write_robomimic
-from training.datasets.table import Progress, Table, check_new, quiet, read_table, write_table
+from training.datasets.table import (
+    Progress,
+    Table,
+    check_new,
+    check_widths,
+    quiet,
+    read_table,
+    write_table,
+)
 
 IMPORTS = ("d4rl", "minari", "robomimic", "imitation")
 EXPORTS = ("d4rl", "minari", "robomimic")
@@ -67,6 +76,7 @@ def import_dataset(
     *,
     keys: Sequence[str] = (),
     time_limit: int | None = None,
+    contract: Contract | None = None,
     force: bool = False,
     progress: Progress = quiet,
 ) -> list[str]:
@@ -77,6 +87,7 @@ def import_dataset(
         src: a file, or Minari's folder.
         out: file to write.
         keys: robomimic's observation keys, in order; other layouts have none.
+        contract: what the columns are, for data that comes without one. A bundle needs it.
         time_limit: a terminal that ends an episode of exactly so many steps is a timeout.
         force: overwrite `out`.
         progress: called with episodes read and in all.
@@ -95,13 +106,15 @@ def import_dataset(
         case "d4rl":
             table = read_table(src)
         case "minari":
-            table = read_minari(src, progress)
+            table = read_minari(src, progress, contract)
         case "robomimic":
             table = read_robomimic(src, progress, keys)
         case "imitation":
-            table = read_imitation(src)
+            table = read_imitation(src, contract)
         case _:
             raise DatasetError(f"layout {layout!r} is none of {', '.join(IMPORTS)}")
+    if contract is not None:
+        table = _described(table, contract)
     if time_limit is not None:
         table = _timed_out(table, time_limit)
     write_table(table, out, force=force)
@@ -150,6 +163,14 @@ def _timed_out(table: Table, limit: int) -> Table:
         columns={**table.columns, "terminals": terminals, "timeouts": timeouts},
         findings=(*table.findings, f"{turned} terminal(s) after {limit} steps: now timeouts"),
     )
+
+
+def _described(table: Table, contract: Contract) -> Table:
+    """The table as data of `contract`; one that it came with must be the same."""
+    if table.contract is not None:
+        require_same(contract, table.contract, str(table.path))
+    check_widths(table.path, table.columns, contract)
+    return replace(table, contract=contract)
 
 
 def _check_apart(src: Path, out: Path) -> None:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from iql_ros.errors import ContractError, LogError
 from iql_ros.messages import Struct, message_tree
 from iql_ros.sampler import SECOND_NS, Times
-from iql_ros.wire import Encoding, Payloads, Reader, make_types
-from training.conversion.streams import STAMP
+from iql_ros.wire import STAMP, Encoding, Payloads, Reader, make_types
 from training.inspection.clock_facts import arrivals, stamp_facts
 from training.inspection.facts import LogFacts, TopicFacts
 from training.inspection.payloads import Census, Shape

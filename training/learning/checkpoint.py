@@ -1,12 +1,12 @@
 """A checkpoint: everything the next update depends on, in one file of tensors and plain types.
 
-The rows of a batch follow from (seed, step) and nothing else is random after the start
-(see `training.learning.learner.draw_block`), so no generator state has to be kept.
+The rows of a batch follow from (seed, step), see `training.learning.learner.draw_block`;
+what else is random comes from the learner's generators, whose states are kept.
 """
 
 from __future__ import annotations
 
-import os
+import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from iql_ros.contract import Contract, first_difference
 from iql_ros.errors import IqlRosError
+from iql_ros.files import write_bytes
 from training.datasets.dataset import Dataset
 from training.datasets.scaling import Normaliser
 from training.learning.config import TrainConfig
@@ -77,6 +78,7 @@ class Checkpoint:
         origin: what the run was started from.
         networks: state of all networks, target critics included.
         optimisers: state of each optimiser by name.
+        generators: state of each random generator by name.
         held_out: the newest held-out losses; empty without held-out data.
     """
 
@@ -84,6 +86,7 @@ class Checkpoint:
     origin: Origin
     networks: dict[str, torch.Tensor]
     optimisers: dict[str, Any]
+    generators: dict[str, torch.Tensor]
     held_out: dict[str, float]
 
 
@@ -125,14 +128,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "column_digests": origin.column_digests,
         "networks": checkpoint.networks,
         "optimisers": checkpoint.optimisers,
+        "generators": checkpoint.generators,
         "held_out": checkpoint.held_out,
     }
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -144,7 +145,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise RunError(f"{path.parent} holds no {path.name}: is it the folder of a training run?")
     try:
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RunError(f"{path} is damaged, it cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -169,5 +170,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         origin=origin,
         networks=content["networks"],
         optimisers=content["optimisers"],
+        generators=content.get("generators", {}),
         held_out=content["held_out"],
     )

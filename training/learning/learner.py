@@ -7,7 +7,9 @@ alone: a resumed run draws them again, and a diverged one can show its batch.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,8 +18,14 @@ from torch.optim import Optimizer
 
 from training.learning.batch import Batch, unpack
 from training.learning.bc import Bc
-from training.learning.config import TrainConfig
+from training.learning.captured import CapturedUpdates
+from training.learning.config import ConfigError, TrainConfig
+from training.learning.cql import Cql
+from training.learning.fast import FastIql, obstacle
 from training.learning.iql import Iql
+
+# Packed transitions, the rows of each batch (K, B), updates taken before -> losses (K, ...).
+BlockRunner: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 
 
 class Learner(Protocol):
@@ -27,17 +35,22 @@ class Learner(Protocol):
         loss_names: what `update` returns, in order.
         action_size: columns of `Batch.actions`.
         optimisers: by name; their states go into the checkpoint.
+        generators: by name, of whatever an update draws; likewise.
     """
 
     loss_names: tuple[str, ...]
     action_size: int
     optimisers: dict[str, Optimizer]
+    generators: dict[str, torch.Generator]
 
     def update(self, batch: Batch, step: int) -> Tensor:
         """Takes one step on every network; returns its losses, one for each loss name."""
 
     def evaluate(self, batch: Batch) -> dict[str, float]:
         """Returns the losses and what explains them, on transitions not trained on."""
+
+    def adapt(self, held_out: Mapping[str, float]) -> None:
+        """Hears of the newest held-out losses; what it changes is part of `state_dict`."""
 
     def deployed(self) -> nn.Module:
         """Returns what acts: normalised observations (B, O) to actions (B, A) in [-1, 1]."""
@@ -49,11 +62,59 @@ class Learner(Protocol):
         """Sets all networks' weights."""
 
 
-def create_learner(config: TrainConfig, observation_size: int, action_size: int) -> Learner:
-    """Returns the networks of `config.algorithm`, initialised from `config.seed`."""
+def create_learner(
+    config: TrainConfig,
+    observation_size: int,
+    action_size: int,
+    choices: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Learner:
+    """Returns the networks of `config.algorithm`, initialised from `config.seed`.
+
+    Args:
+        choices: the values of a discrete action, see `training.learning.discrete.unit_choices`;
+            None for a continuous one.
+        device: where it trains, see `training_device`; a CPU unless given.
+
+    Raises:
+        ConfigError: the algorithm is not made for such actions.
+    """
     rng = torch.Generator().manual_seed(config.seed)
-    algorithm = Iql if config.algorithm == "iql" else Bc
-    return algorithm(config, observation_size, action_size, rng)
+    match config.algorithm:
+        case "iql":
+            iql = Iql(config, observation_size, action_size, rng, choices).to(device)
+            return FastIql([iql]) if obstacle(config, choices) is None else iql
+        case "bc":
+            return Bc(config, observation_size, action_size, rng, choices)
+        case "cql" if choices is None:
+            return Cql(config, observation_size, action_size, rng)
+    raise ConfigError(
+        f"algorithm 'cql' is for continuous actions, this one is one of {len(choices)} choices: "
+        f"use iql or bc"
+    )
+
+
+def training_device(config: TrainConfig, choices: Tensor | None = None) -> torch.device:
+    """Returns where a run of this config trains.
+
+    Raises:
+        ConfigError: it asks for a GPU or for bfloat16 where that cannot be had.
+    """
+    readable = obstacle(config, choices)
+    if readable is not None and (config.device == "cuda" or config.precision != "float32"):
+        key = "device" if config.device == "cuda" else "precision"
+        raise ConfigError(
+            f"{key} {getattr(config, key)!r} needs the fast update, which does not do {readable}: "
+            f"leave out one of the two"
+        )
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise ConfigError(
+            "device 'cuda': torch sees no NVIDIA GPU here: use cpu or auto, or install torch with "
+            "CUDA and a driver"
+        )
+    on_gpu = has_gpu and config.device != "cpu" and readable is None
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def draw_block(config: TrainConfig, block: int, rows: int) -> Tensor:
@@ -77,14 +138,21 @@ def run_block(learner: Learner, data: Tensor, rows: Tensor, first_step: int) -> 
     Args:
         learner: updated in place.
         data: packed transitions, see `training.learning.batch.pack`.
-        rows: which transitions form each batch, shape (K, B).
+        rows: which transitions form each batch, shape (K, B), or (K, S, B) for S members.
         first_step: updates taken before the block.
 
     Returns:
         The losses of every update, shape (K, len(learner.loss_names)).
     """
-    losses = [
-        learner.update(unpack(data.index_select(0, indices), learner.action_size), first_step + i)
-        for i, indices in enumerate(rows)
-    ]
+    losses = []
+    for i, indices in enumerate(rows):
+        batch = data.index_select(0, indices.flatten()).unflatten(0, indices.shape)
+        losses.append(learner.update(unpack(batch, learner.action_size), first_step + i))
     return torch.stack(losses)
+
+
+def block_runner(learner: Learner, device: torch.device) -> BlockRunner:
+    """Returns `run_block` of this learner: (data, rows, first step) to losses, on the CPU."""
+    if isinstance(learner, FastIql) and device.type == "cuda":
+        return CapturedUpdates(learner).run
+    return partial(run_block, learner)

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from iql_ros.files import write_text
+
 QUIET_INTERVAL_S = 10.0
 
 # Called after every block: step, losses by name, updates per second.
@@ -30,7 +32,7 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int) -> None:
         path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["step"] <= step]
-        path.write_text("".join(map(_line, kept)))
+        write_text(path, "".join(map(_line, kept)))
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(folder), purge_step=step + 1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from training.learning.checkpoint import (
     first_mismatch,
     load_checkpoint,
 )
-from training.learning.config import TrainConfig, dump_config
+from training.learning.config import TrainConfig, dump_config, with_samples
+from training.learning.discrete import unit_choices
 from training.learning.learner import Learner, create_learner
 from training.learning.networks import DeployedPolicy
 
@@ -65,15 +66,24 @@ class Run:
         return self.step >= self.config.steps
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path, *, samples: int | None = None) -> Run:
     """Reads a run as of its newest checkpoint.
+
+    Args:
+        path: its folder.
+        samples: how many actions its policy chooses from, if not as many as its config says.
 
     Raises:
         RunError: no run there, or its checkpoint is damaged.
+        ConfigError: samples are asked of a policy that draws none.
     """
     checkpoint = load_checkpoint(path / CHECKPOINT)
     origin = checkpoint.origin
-    learner = create_learner(origin.config, len(origin.normaliser.mean), len(origin.action_low))
+    if samples is not None:
+        origin = replace(origin, config=with_samples(origin.config, samples))
+    choices = unit_choices(origin.contract)
+    sizes = len(origin.normaliser.mean), len(origin.action_low)
+    learner = create_learner(origin.config, *sizes, choices)
     learner.load_state_dict(checkpoint.networks)
     policy = DeployedPolicy(
         learner.deployed(),
@@ -142,5 +152,13 @@ def resume_run(out: Path, origin: Origin, learner: Learner) -> Checkpoint:
         )
     learner.load_state_dict(checkpoint.networks)
     for name, state in checkpoint.optimisers.items():
-        learner.optimisers[name].load_state_dict(state)
+        try:
+            learner.optimisers[name].load_state_dict(state)
+        except ValueError as error:
+            raise RunError(
+                f"{out} cannot be resumed: its optimiser {name!r} was saved by a version that "
+                f"updates otherwise ({error}); train into another folder"
+            ) from error
+    for name, state in checkpoint.generators.items():
+        learner.generators[name].set_state(state)
     return checkpoint

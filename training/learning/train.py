@@ -5,34 +5,42 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from iql_ros.errors import IqlRosError
 from training.datasets.dataset import Dataset, load_dataset, split_episodes
+from training.datasets.returns import best_episodes, scale_to_span
 from training.datasets.scaling import Normaliser
-from training.learning.batch import pack, unpack
-from training.learning.checkpoint import Checkpoint, Origin, save_checkpoint
-from training.learning.config import TrainConfig
-from training.learning.learner import Learner, create_learner, draw_block, run_block
-from training.learning.metrics import MetricsLog, Report, terminal_report
+from training.learning.batch import every_nth, pack, pack_in_parts, packed_width
+from training.learning.checkpoint import Origin, save_checkpoint
+from training.learning.config import ConfigError, TrainConfig
+from training.learning.discrete import unit_choices
+from training.learning.fast import obstacle
+from training.learning.learner import (
+    block_runner,
+    create_learner,
+    training_device,
+)
+from training.learning.metrics import Report, terminal_report
 from training.learning.run import CHECKPOINT, CONFIG, Run, begin_run, load_run, resume_run
+from training.learning.session import DivergenceError as DivergenceError
+from training.learning.session import Session, checkpoint_of
+from training.learning.store import (
+    TRANSITIONS,
+    Store,
+    lies_on_disk,
+    open_shuffled,
+    write_shuffled,
+)
 
 HELD_OUT_ROWS = 10_000  # of a large held-out set, evenly spaced, are enough for its losses
 
 logger = logging.getLogger(__name__)
-
-
-class DivergenceError(IqlRosError):
-    """A loss became NaN or infinite."""
 
 
 def train(
@@ -63,10 +71,13 @@ def train(
     # One thread by default: a second one beside a busy process stalls every matrix product.
     torch.set_num_threads(config.threads)
     dataset = load_dataset(dataset_path)
+    config = resolve(config, dataset)
     training_data, held_out_data = split_run(dataset, config)
     normaliser = _normaliser(training_data, config)
     origin = Origin.of(config, dataset, dataset_path, normaliser)
-    learner = create_learner(config, *_sizes(dataset))
+    choices = unit_choices(dataset.contract)
+    device = training_device(config, choices)
+    learner = create_learner(config, *_sizes(dataset), choices, device)
     if resume:
         checkpoint = resume_run(out, origin, learner)
     else:
@@ -78,12 +89,17 @@ def train(
             "episodes": len(training_data.episodes[0]),
             "held_out_episodes": 0 if held_out_data is None else len(held_out_data.episodes[0]),
             "findings": findings,
+            "update": _which_update(config, obstacle(config, choices), device),
         }
         begin_run(out, origin, summary, force=force)
-        checkpoint = _checkpoint(0, origin, learner, {})
+        checkpoint = checkpoint_of(0, origin, learner, {})
         save_checkpoint(out / CHECKPOINT, checkpoint)  # so that any interruption can be resumed
-    held_out = None if held_out_data is None else pack(held_out_data, normaliser, config)
-    session = _Session(out, origin, learner, pack(training_data, normaliser, config), held_out)
+    held_out = None
+    if held_out_data is not None:
+        every = -(-len(held_out_data) // HELD_OUT_ROWS)
+        held_out = pack(every_nth(held_out_data, every), normaliser, config).to(device)
+    store = _store(out, training_data, normaliser, config, device)
+    session = Session(out, origin, learner, block_runner(learner, device), store, held_out)
 
     shown: AbstractContextManager[Report] = (
         terminal_report(checkpoint.step, config.steps)
@@ -92,7 +108,9 @@ def train(
     )
     with shown as report, _interruptible() as interrupted:
         step = session.advance(checkpoint, report, interrupted)
-    if step < config.steps:
+    if step == config.steps:
+        (out / TRANSITIONS).unlink(missing_ok=True)
+    else:
         logger.warning(
             f"stopped at step {step} of {config.steps}, checkpoint saved; go on with: iql-ros "
             f"train {dataset_path} --out {out} --config {out / CONFIG} --resume"
@@ -103,88 +121,47 @@ def train(
 def split_run(dataset: Dataset, config: TrainConfig) -> tuple[Dataset, Dataset | None]:
     """Returns the training and held-out episodes that a run of this config uses."""
     rng = np.random.default_rng(config.seed)
-    return split_episodes(dataset, config.held_out_fraction, rng)
+    training_data, held_out_data = split_episodes(dataset, config.held_out_fraction, rng)
+    return best_episodes(training_data, config.best_fraction), held_out_data
 
 
-@dataclass(frozen=True)
-class _Session:
-    """One process's share of a run: from a checkpoint to the end, or to an interrupt.
+def resolve(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """Returns the config with what the dataset decides: `return_span` sets `reward_scale`.
 
-    Attributes:
-        out: the run folder.
-        origin: what the run was started from.
-        learner: stands at the checkpoint.
-        data, held_out: packed transitions, see `training.learning.batch.pack`.
+    Raises:
+        DatasetError: all returns are equal, so that they span nothing.
+        ConfigError: both are given, and they differ.
     """
-
-    out: Path
-    origin: Origin
-    learner: Learner
-    data: Tensor
-    held_out: Tensor | None
-
-    def advance(
-        self, checkpoint: Checkpoint, report: Report, interrupted: Callable[[], bool]
-    ) -> int:
-        """Trains on, block by block, and returns the step reached; it is saved."""
-        config = self.origin.config
-        step, newest = checkpoint.step, checkpoint.held_out
-        with closing(MetricsLog(self.out, step)) as log:
-            while step < config.steps and not interrupted():
-                started = time.perf_counter()
-                rows = draw_block(config, step // config.log_every, len(self.data))
-                rows = rows[: config.steps - step]
-                losses = run_block(self.learner, self.data, rows, step)
-                rate = len(rows) / (time.perf_counter() - started)
-                self._refuse_divergence(losses, rows, step)
-                step += len(rows)
-                means = dict(zip(self.learner.loss_names, losses.mean(dim=0).tolist(), strict=True))
-                log.write(step, {f"train/{name}": value for name, value in means.items()})
-                log.write_rate(step, rate)
-                last = step == config.steps
-                if self.held_out is not None and (last or step % config.evaluate_every == 0):
-                    newest = self._held_out_losses(self.held_out)
-                    log.write(step, {f"held_out/{name}": value for name, value in newest.items()})
-                if not last and step % config.checkpoint_every == 0:
-                    self._save(step, newest)
-                report(step, means, rate)
-            self._save(step, newest)
-        return step
-
-    def _save(self, step: int, held_out: dict[str, float]) -> None:
-        checkpoint = _checkpoint(step, self.origin, self.learner, held_out)
-        save_checkpoint(self.out / CHECKPOINT, checkpoint)
-
-    def _held_out_losses(self, held_out: Tensor) -> dict[str, float]:
-        every = -(-len(held_out) // HELD_OUT_ROWS)
-        return self.learner.evaluate(unpack(held_out[::every], len(self.origin.action_low)))
-
-    def _refuse_divergence(self, losses: Tensor, rows: Tensor, first_step: int) -> None:
-        broken = ~losses.isfinite()
-        if not broken.any():
-            return
-        i = int(broken.any(dim=1).int().argmax())
-        name = self.learner.loss_names[int(broken[i].int().argmax())]
-        dump = self.out / "diverged.npz"
-        np.savez(
-            dump,
-            step=first_step + i,
-            losses=losses[i].numpy(),
-            rows=rows[i].numpy(),
-            batch=self.data[rows[i]].numpy(),
+    if config.return_span is None:
+        return config
+    scale = scale_to_span(dataset, config.return_span)
+    if config.reward_scale not in (1.0, scale):
+        raise ConfigError(
+            f"reward_scale {config.reward_scale:g} is given, and return_span "
+            f"{config.return_span:g} makes it {scale:g} on this dataset: leave one of them out "
+            f"(return_span: null)"
         )
-        raise DivergenceError(
-            f"{name} is {losses[i][broken[i]][0].item()} at step {first_step + i}, a loss must be "
-            f"finite; its batch lies in {dump}: check the data's scale, or lower learning_rate, "
-            f"inverse_temperature or reward_scale"
-        )
+    return config.model_copy(update={"reward_scale": scale})
 
 
-def _checkpoint(
-    step: int, origin: Origin, learner: Learner, held_out: dict[str, float]
-) -> Checkpoint:
-    optimisers = {name: value.state_dict() for name, value in learner.optimisers.items()}
-    return Checkpoint(step, origin, learner.state_dict(), optimisers, held_out)
+def _store(
+    out: Path, data: Dataset, normaliser: Normaliser, config: TrainConfig, device: torch.device
+) -> Store:
+    shape = len(data), packed_width(data)
+    if not lies_on_disk(config, *shape):
+        return Store(pack(data, normaliser, config).to(device))
+    path = out / TRANSITIONS
+    if not path.exists():  # else the run is resumed
+        parts = pack_in_parts(data, normaliser, config)
+        write_shuffled(path, parts, *shape, config.seed)
+    return open_shuffled(path, *shape)
+
+
+def _which_update(config: TrainConfig, readable: str | None, device: torch.device) -> str:
+    """Says for `run.json` which of the two updates trains, and why."""
+    if readable is None:
+        return f"fast, {config.precision}, {device}"
+    return f"readable, for {readable}, float32, {device}"
 
 
 def _normaliser(data: Dataset, config: TrainConfig) -> Normaliser:

@@ -1,0 +1,94 @@
+"""What /diagnostics and the heartbeat say."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from iql_ros.controller import Command
+from iql_ros.nodes.incumbent import Difference
+from iql_ros.status import Status
+
+KEPT = 10_000
+
+
+class Account:
+    """What has happened since activation: ticks by status, latencies, messages by topic."""
+
+    def __init__(self, aliases: Iterable[str]) -> None:
+        """Nothing has happened."""
+        self.ticks = dict.fromkeys(Status, 0)
+        self.latency_us: deque[float] = deque(maxlen=KEPT)
+        self.lateness_us: deque[float] = deque(maxlen=KEPT)
+        self.policy_us: deque[float] = deque(maxlen=KEPT)
+        self.received = dict.fromkeys(aliases, 0)
+        self._counted_s: float | None = None
+        self._before = dict(self.received)
+
+    def add(self, command: Command) -> None:
+        """Counts one decision."""
+        self.ticks[command.status] += 1
+        if command.proposed is not None:
+            self.policy_us.append(command.policy_s * 1e6)
+
+    def rates_hz(self, now_s: float) -> dict[str, float]:
+        """Messages per second of each topic since the last call."""
+        before, self._before = self._before, dict(self.received)
+        since_s, self._counted_s = self._counted_s, now_s
+        if since_s is None or now_s <= since_s:
+            return {}
+        return {a: (n - before[a]) / (now_s - since_s) for a, n in self.received.items()}
+
+
+def loop_values(account: Account, late: int, collector_us: float) -> dict[str, object]:
+    """Percentiles of the loop's times, microseconds."""
+    values: dict[str, object] = {}
+    measured = {
+        "latency_us": account.latency_us,
+        "lateness_us": account.lateness_us,
+        "policy_us": account.policy_us,
+    }
+    for name, times in measured.items():
+        ascending = sorted(times)
+        for percent in (50, 95, 99):
+            if ascending:
+                i = min(len(ascending) - 1, len(ascending) * percent // 100)
+                values[f"{name} p{percent}"] = round(ascending[i], 1)
+        if ascending:
+            values[f"{name} max"] = round(ascending[-1], 1)
+    values["late ticks"] = late
+    values["garbage collection max us"] = round(collector_us, 1)
+    return values
+
+
+def difference_values(differences: Iterable[Difference]) -> dict[str, object]:
+    """Shadow against incumbent, one line for each action component."""
+    return {
+        f"difference {d.name}": f"rms {d.rms:.4g}, bias {d.bias:.4g}, largest {d.largest:.4g} "
+        f"in {d.count} ticks"
+        for d in differences
+    }
+
+
+def level_of(*, is_active: bool, status: Status) -> bytes:
+    """OK while it acts or is not meant to; ERROR for an emergency stop; otherwise WARN."""
+    if status is Status.HALTED:
+        return bytes(DiagnosticStatus.ERROR)
+    acts = not is_active or status.acts
+    return bytes(DiagnosticStatus.OK if acts else DiagnosticStatus.WARN)
+
+
+def status_message(
+    node: str, component: str, level: bytes, text: str, values: Mapping[str, Any]
+) -> DiagnosticStatus:
+    """One entry, named as REP 107 asks; `node` has its namespace, as there may be several."""
+    return DiagnosticStatus(
+        level=level,
+        name=f"{node.lstrip('/')}: {component}",
+        message=text,
+        hardware_id="",
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )

@@ -1,0 +1,60 @@
+"""From the folder of a bundle to a policy that may act here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosbags.typesys.store import Typestore
+
+from iql_ros.blackbox import BlackBox
+from iql_ros.bundle import Bundle, load_bundle
+from iql_ros.contract import load_contract, require_same
+from iql_ros.controller import Controller
+from iql_ros.errors import IqlRosError
+from iql_ros.nodes.settings import Settings
+from iql_ros.nodes.types import installed_types
+from iql_ros.policies import Opened, open_policy
+from iql_ros.safety import check_speed
+from iql_ros.signing import require_signature
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A verified bundle, its policy warmed up by the golden pairs, and its message types."""
+
+    bundle: Bundle
+    opened: Opened
+    types: Typestore
+
+
+def load(settings: Settings, path: str) -> Loaded:
+    """Loads and verifies the bundle in folder `path`.
+
+    Raises:
+        IqlRosError: it must not run here; says why.
+    """
+    if not path:
+        raise IqlRosError("parameter 'bundle' is empty: give the folder of a policy bundle")
+    bundle = load_bundle(path)
+    if settings.public_key:
+        require_signature(bundle, Path(settings.public_key))
+    if settings.contract:
+        require_same(load_contract(settings.contract), bundle.contract, path)
+    check_speed(bundle.contract, settings.speed)
+    opened = open_policy(bundle, settings.backend)
+    return Loaded(bundle, opened, installed_types(bundle.contract))
+
+
+def make_controller(loaded: Loaded, settings: Settings) -> tuple[Controller, BlackBox]:
+    """A fresh controller with a fresh black box."""
+    contract, bundle = loaded.bundle.contract, loaded.bundle
+    box = BlackBox(
+        contract,
+        loaded.types,
+        settings.black_box_s,
+        about={"bundle": bundle.digest, "mode": settings.mode, "backend": loaded.opened.backend},
+        suffix="" if settings.mode == "active" else "/shadow",
+    )
+    support = bundle.manifest.support
+    return Controller(contract, loaded.opened.policy, loaded.types, support=support, box=box), box

@@ -1,0 +1,176 @@
+"""What a person may tell the node while it runs: stop, release, another bundle, go back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from iql_ros.errors import IqlRosError
+from iql_ros.nodes import settings
+from iql_ros.nodes.loading import Loaded, load
+from iql_ros.nodes.loop import Loop
+from iql_ros.nodes.wiring import LATCHED
+
+STOP_TOPIC = "emergency_stop"
+
+
+class EmergencyStop:
+    """The latch, in whatever state the node is.
+
+    The topic can only stop; what releases is the service, and not while the topic says stop.
+
+    Attributes:
+        reason: why it is latched; None if it is not.
+    """
+
+    def __init__(self, node: Any, loop: Callable[[], Loop | None]) -> None:
+        """Listens on `emergency_stop`; serves `~/emergency_stop` and `~/release`."""
+        self._node, self._loop = node, loop
+        self.reason: str | None = None
+        self._topic_says_stop = False
+        # The first hears every publisher, the second what a latched one said before we were here.
+        # That it does not fit a volatile publisher is no news.
+        for qos in (QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT), LATCHED):
+            node.create_subscription(
+                Bool,
+                STOP_TOPIC,
+                self._hear,
+                qos,
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            )
+        node.create_service(Trigger, "~/emergency_stop", self._stop)
+        node.create_service(Trigger, "~/release", self._release)
+
+    def apply_to(self, loop: Loop) -> None:
+        """Latches a loop that is new."""
+        if self.reason is not None:
+            loop.halt(self.reason)
+
+    def latch(self, reason: str) -> None:
+        """Stops, until it is released."""
+        loop = self._loop()
+        if loop is not None and loop.halted is None:
+            loop.halt(reason)
+        if self.reason is None:
+            self.reason = reason
+            self._node.get_logger().error(f"emergency stop: {reason}")
+
+    def _hear(self, message: Bool) -> None:
+        self._topic_says_stop = message.data
+        if message.data:
+            self.latch(f"topic {self._node.resolve_topic_name(STOP_TOPIC)}")
+
+    def _stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.latch(f"service {self._node.resolve_service_name('~/emergency_stop')}")
+        return _answer(response, True, "stopped")
+
+    def _release(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        name = self._node.resolve_topic_name(STOP_TOPIC)
+        if self._topic_says_stop and self._node.count_publishers(name):
+            return _answer(response, False, f"{name} still says stop: let it say false first")
+        loop = self._loop()
+        if loop is not None and not loop.release():
+            return _answer(response, False, "a tick has not ended: restart the node")
+        self.reason = None
+        self._node.get_logger().info("released")
+        return _answer(response, True, "released")
+
+
+class Reloading:
+    """Another bundle while the node runs, and back."""
+
+    def __init__(self, node: Any, loop: Callable[[], Loop | None]) -> None:
+        """Serves `~/reload` and `~/rollback`."""
+        self._node, self._loop = node, loop
+        self._is_busy = False
+        node.create_service(Trigger, "~/reload", self._reload)
+        node.create_service(Trigger, "~/rollback", self._rollback)
+
+    async def _reload(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Loads parameter `bundle` beside the one that runs; messages are served meanwhile."""
+        return await self._change(
+            response, lambda loop: load(settings.read(self._node), self._path())
+        )
+
+    async def _rollback(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Goes back to the bundle before; it is open still."""
+        return await self._change(response, _previous)
+
+    async def _change(
+        self, response: Trigger.Response, find: Callable[[Loop], Loaded]
+    ) -> Trigger.Response:
+        loop = self._loop()
+        if loop is None:
+            return _answer(response, False, "there is nothing to replace: configure first")
+        if self._is_busy:
+            return _answer(response, False, "another bundle is being loaded: wait for its answer")
+        self._is_busy = True
+        try:
+            work = _Work(lambda: loop.swap(find(loop)))
+            while not work.done.is_set():
+                await _pause()
+        finally:
+            self._is_busy = False
+        if work.error is not None:
+            text = f"{loop.loaded.bundle.path} runs on: {work.error}"
+            self._node.get_logger().error(text)
+            return _answer(response, False, text)
+        path = str(loop.loaded.bundle.path)
+        self._node.set_parameters([Parameter("bundle", value=path)])
+        text = f"now runs {path} ({loop.loaded.bundle.digest[:12]})"
+        self._node.get_logger().info(text)
+        return _answer(response, True, text)
+
+    def _path(self) -> str:
+        return str(self._node.get_parameter("bundle").value)
+
+
+class _Work:
+    """Runs a function in a thread of its own."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.done = threading.Event()
+        self.error: str | None = None
+        self._function = function
+        threading.Thread(target=self._run, name="loading", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        except IqlRosError as error:
+            self.error = str(error)
+        except Exception as error:  # whatever it is, the bundle that runs goes on
+            self.error = repr(error)
+        finally:
+            self.done.set()
+
+
+class _pause:
+    """Gives way to the executor's other callbacks once, and keeps the wait from burning a core."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        time.sleep(0.001)
+        yield
+
+
+def _previous(loop: Loop) -> Loaded:
+    if loop.previous is None:
+        raise IqlRosError("no other bundle has run since configure")
+    return loop.previous
+
+
+def _answer(response: Trigger.Response, success: bool, text: str) -> Trigger.Response:
+    response.success, response.message = success, text
+    return response

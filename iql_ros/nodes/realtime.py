@@ -1,0 +1,104 @@
+"""What makes the process's timing steady: scheduler, memory, garbage collection.
+
+Each is asked for by a parameter. Where the system does not permit it the node runs without, and
+says so with what to change.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import sys
+import time
+
+from iql_ros.nodes.settings import Settings, parse_cpus
+
+MCL_CURRENT, MCL_FUTURE = 1, 2
+SWITCH_INTERVAL_S = 0.0005
+"""A thread that wakes waits at most so long for another to give up the interpreter."""
+COLLECT_EVERY_S = 1.0
+
+
+def apply(settings: Settings) -> list[str]:
+    """Asks the system for what the parameters want; returns what was not permitted, in words."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    warnings = []
+    if settings.cpus:
+        warnings += _for_all_threads(
+            lambda thread: os.sched_setaffinity(thread, parse_cpus(settings.cpus)),
+            f"cpus {settings.cpus}: this machine allows {_spoken(os.sched_getaffinity(0))}",
+        )
+    if settings.realtime_priority:
+        parameters = os.sched_param(settings.realtime_priority)
+        warnings += _for_all_threads(
+            lambda thread: os.sched_setscheduler(thread, os.SCHED_FIFO, parameters),
+            f"realtime_priority {settings.realtime_priority}: set LimitRTPRIO=99 in the systemd "
+            f"unit, or rtprio in /etc/security/limits.conf, or give the container --cap-add "
+            f"SYS_NICE",
+        )
+    if settings.lock_memory:
+        warnings += _lock_memory()
+    return warnings
+
+
+def _for_all_threads(set_one: object, hint: str) -> list[str]:
+    """Calls `set_one` for each thread, the middleware's included; new ones inherit."""
+    assert callable(set_one)
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            set_one(int(thread))
+    except OSError as error:
+        return [f"not permitted ({error.strerror}): {hint}"]
+    return []
+
+
+def _lock_memory() -> list[str]:
+    hint = (
+        "lock_memory: set LimitMEMLOCK=infinity in the systemd unit, or memlock unlimited in "
+        "/etc/security/limits.conf, or give the container --ulimit memlock=-1"
+    )
+    # Under a finite limit locking succeeds, and a later allocation fails in the midst of a run.
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY:
+        return [f"not permitted (the limit is finite): {hint}"]
+    if ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
+        return [f"not permitted ({os.strerror(ctypes.get_errno())}): {hint}"]
+    return []
+
+
+def _spoken(numbers: set[int]) -> str:
+    return ",".join(str(number) for number in sorted(numbers))
+
+
+class CalmCollector:
+    """Garbage is collected between ticks, and only what came to be since the start.
+
+    An automatic collection stops whichever thread is running, and looks at all that torch-sized
+    libraries have made; here that is frozen first.
+    """
+
+    def __init__(self) -> None:
+        """Leaves the collector as it is until `begin`."""
+        self._next_s = 0.0
+        self.longest_us = 0.0
+
+    def begin(self) -> None:
+        """Takes over from the automatic collector."""
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._next_s = time.monotonic() + COLLECT_EVERY_S
+
+    def after_tick(self) -> None:
+        """Collects if it is time to; call it when the tick's command is out."""
+        start_s = time.monotonic()
+        if start_s >= self._next_s:
+            gc.collect()
+            self._next_s = start_s + COLLECT_EVERY_S
+            self.longest_us = max(self.longest_us, (time.monotonic() - start_s) * 1e6)
+
+    def end(self) -> None:
+        """Gives back to the automatic collector."""
+        gc.unfreeze()
+        gc.enable()

@@ -1,0 +1,137 @@
+"""The parameters of the controller node, each declared once: default, meaning, range.
+
+A wrong value is refused with the reason, whether it comes from a file, at start, or at run time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+
+from iql_ros.errors import IqlRosError
+
+
+def _setting(default: Any, description: str, **rule: Any) -> Any:
+    """Declares one parameter; `rule` may hold range, choices, and live: may change while set up."""
+    return field(default=default, metadata={"description": description, **rule})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values that the node was configured with."""
+
+    bundle: str = _setting(
+        "", "Folder of the policy bundle. Changed at run time, ~/reload takes it.", live=True
+    )
+    contract: str = _setting(
+        "", "Contract YAML, or a shipped robot's name: a bundle made by another is refused."
+    )
+    mode: str = _setting(
+        "shadow",  # moving the robot is for the user to say
+        "shadow publishes to TOPIC/shadow and compares with TOPIC; active publishes to TOPIC.",
+        choices=("shadow", "active"),
+    )
+    backend: str = _setting("auto", "What runs the policy; auto measures here and chooses.")
+    public_key: str = _setting("", "A PEM file: only bundles that its holder has signed may run.")
+    speed: float = _setting(
+        1.0, "Share of the way from rest to the policy's command.", range=(0.0, 1.0), live=True
+    )
+    watchdog_s: float = _setting(
+        1.0,
+        "A tick that takes longer gives the safe command and latches the emergency stop.",
+        range=(0.05, 60.0),
+    )
+    black_box: str = _setting(
+        str(Path(os.environ.get("ROS_HOME", "~/.ros")) / "iql_ros"),
+        "Folder for recordings of faults, emergency stops and shutdowns; empty: keep none.",
+    )
+    black_box_s: float = _setting(30.0, "Seconds that a recording goes back.", range=(1.0, 600.0))
+    executor: str = _setting(
+        "single", "rclpy's executor; events is faster.", choices=("single", "events")
+    )
+    realtime_priority: int = _setting(
+        0, "SCHED_FIFO priority of all threads; 0 leaves the scheduler alone.", range=(0, 99)
+    )
+    cpus: str = _setting("", "CPUs that the process may run on, such as 2,3; empty: any.")
+    lock_memory: bool = _setting(False, "Keep all memory from being paged out (mlockall).")
+
+    def __post_init__(self) -> None:
+        """Raises IqlRosError, naming the parameter, its value and its rule."""
+        for setting in fields(self):
+            reason = refusal(setting.name, getattr(self, setting.name))
+            if reason:
+                raise IqlRosError(reason)
+
+
+_BY_NAME: Mapping[str, Field[Any]] = {setting.name: setting for setting in fields(Settings)}
+
+
+def declare(node: Any) -> None:
+    """Declares all parameters on `node`."""
+    for name, setting in _BY_NAME.items():
+        node.declare_parameter(name, setting.default, _descriptor(setting))
+
+
+def read(node: Any) -> Settings:
+    """The present values. Raises IqlRosError if one is wrong."""
+    return Settings(**{name: node.get_parameter(name).value for name in _BY_NAME})
+
+
+def check_change(parameters: Any, *, is_configured: bool) -> SetParametersResult:
+    """Whether parameters may change now; the result names the first reason against it."""
+    for parameter in parameters:
+        setting = _BY_NAME.get(parameter.name)
+        if setting is None:
+            continue
+        reason = refusal(parameter.name, parameter.value)
+        if not reason and is_configured and not setting.metadata.get("live", False):
+            reason = f"parameter '{parameter.name}' is read at configure: clean up first"
+        if reason:
+            return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=True)
+
+
+def refusal(name: str, value: Any) -> str:
+    """Why parameter `name` cannot have `value`; "" if it can."""
+    rule = _BY_NAME[name].metadata
+    if "choices" in rule and value not in rule["choices"]:
+        return f"parameter '{name}' is {value!r}: it must be one of {', '.join(rule['choices'])}"
+    if "range" in rule:
+        low, high = rule["range"]
+        if not low <= value <= high:  # so that NaN, which ROS's own check lets pass, is refused
+            return f"parameter '{name}' is {value}: it must be {low} to {high}"
+    if name == "cpus":
+        try:
+            parse_cpus(value)
+        except ValueError:
+            return f"parameter 'cpus' is {value!r}: give numbers such as 2,3"
+    return ""
+
+
+def parse_cpus(text: str) -> set[int]:
+    """The numbers in a list such as "2,3". Raises ValueError."""
+    return {int(number) for number in text.split(",") if number.strip()}
+
+
+def _descriptor(setting: Field[Any]) -> ParameterDescriptor:
+    rule = setting.metadata
+    descriptor = ParameterDescriptor(description=rule["description"])
+    if "choices" in rule:
+        descriptor.additional_constraints = f"one of {', '.join(rule['choices'])}"
+    if "range" in rule:
+        low, high = rule["range"]
+        if isinstance(setting.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    return descriptor

@@ -1,0 +1,95 @@
+"""Restarts and jumps of the clock: faults that need a controller of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+from builtin_interfaces.msg import Time
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+
+from tests.ros.arm import BOUND_S, RATE_HZ, Arm, write_joints
+from tests.ros.robot import Processes, processes_in
+
+pytestmark = [
+    pytest.mark.ros,
+    # lark, which rclpy imports for its type supports, uses a module that Python 3.11 deprecates
+    pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),
+]
+
+POLICY = "iql_controller: policy"
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    with processes_in(tmp_path) as processes:
+        yield processes
+
+
+@pytest.fixture
+def arm() -> Iterator[Arm]:
+    arm = Arm()
+    arm.speak()
+    yield arm
+    arm.close()
+
+
+def test_a_killed_controller_comes_back_under_a_latched_stop_and_acts(
+    arm: Arm, processes: Processes, tmp_path: Path
+) -> None:
+    bundle = write_joints(tmp_path / "bundle", {"trigger": "joints"})
+    process = processes.run(bundle)
+    assert arm.until(arm.acts), processes.log()
+    process.kill()
+    process.wait()
+    arm.spin(0.2)
+    arm.velocities.clear()
+    arm.press(stop=True)  # latched: it holds for who comes later
+    processes.run(bundle)
+    assert arm.until(lambda: "emergency stop" in arm.diagnostics[POLICY][1])
+    # The middleware may find the button after the sensors: `enable` of a contract closes the gap.
+    acted = [t for t, v in arm.velocities if any(v)]
+    assert not acted or acted[-1] - acted[0] < 2.0
+    assert arm.until(lambda: not arm.acts())
+    arm.press(stop=False)
+    assert arm.until(lambda: arm.trigger("release")[0])
+    assert arm.until(arm.acts)
+    # It ticks by its trigger: that this falls silent is for a timer to notice.
+    arm.silence()
+    assert arm.safe_within(arm.sent_s) < BOUND_S + 0.05
+
+
+def test_a_clock_that_jumps_both_ways(arm: Arm, processes: Processes, tmp_path: Path) -> None:
+    bundle = write_joints(tmp_path / "bundle", {"rate_hz": RATE_HZ})
+    clock = arm.node.create_publisher(Clock, "/clock", 10)
+    now_s = 1000.0
+
+    def advance() -> None:
+        nonlocal now_s
+        now_s += 0.01
+        clock.publish(Clock(clock=stamp()))
+
+    def stamp() -> Time:
+        return Time(sec=int(now_s), nanosec=int((now_s % 1) * 1e9))
+
+    def sound() -> JointState:
+        message = arm.sound()
+        message.header.stamp = stamp()
+        return message
+
+    arm.make = sound
+    arm.node.create_timer(0.01, advance)
+    processes.run(bundle, "use_sim_time:=true")
+    assert arm.until(arm.acts), processes.log()
+    for jump_s in (-50.0, +50.0):
+        now_s += jump_s
+        arm.velocities.clear()
+        assert arm.until(arm.acts), jump_s  # on messages of the new time
+    arm.silence()
+    now_s -= 50.0  # what it knows lies in the future now: it must not be taken for fresh
+    assert arm.until(arm.is_safe)

@@ -1,0 +1,1 @@
+"""Judging a policy from logs alone: it can veto, it cannot approve."""

@@ -1,0 +1,50 @@
+"""Adam on flat parameters, without what `torch.optim.Adam.step` does around its one kernel.
+
+That took 100 us of a step, twice in an update of 4 ms. The optimiser remains torch's: it
+holds the state, and saves and loads it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from training.learning.stack import Stack
+
+
+def flat_adam(learning_rate: float, *stacks: Stack) -> Adam:
+    """Returns an Adam with a group for each stack, its state made."""
+    on_gpu = stacks[0].flat.device.type == "cuda"
+    groups = [{"params": [stack.flat]} for stack in stacks]
+    adam = Adam(groups, lr=learning_rate, fused=True, capturable=on_gpu)
+    for stack in stacks:
+        adam.state[stack.flat] = {
+            "step": torch.zeros((), dtype=torch.float32, device=stack.flat.device),
+            "exp_avg": torch.zeros_like(stack.flat.data),
+            "exp_avg_sq": torch.zeros_like(stack.flat.data),
+        }
+    return adam
+
+
+def descend(adam: Optimizer) -> None:
+    """Takes one step of every group, as `adam.step()` would."""
+    for group in adam.param_groups:
+        (flat,) = group["params"]
+        state: dict[str, Tensor] = adam.state[flat]
+        state["step"].add_(1)
+        torch._fused_adam_(
+            [flat.data],
+            [flat.grad],
+            [state["exp_avg"]],
+            [state["exp_avg_sq"]],
+            [],
+            [state["step"]],
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
