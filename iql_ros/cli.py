@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -285,6 +286,8 @@ def run(
 
     Example: `iql-ros run bundle --mode active --contract robot.yaml`
     """
+    # Until the node takes signals over, one ends the process: an import may swallow the exception.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     node = room("iql_ros.nodes.controller")
     parameters: dict[str, object] = {"bundle": bundle, "mode": mode, "speed": speed}
     parameters["use_sim_time"] = str(sim_time).lower()

@@ -9,8 +9,9 @@ cleanup    lets everything go
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,23 @@ REPORT_S = 1.0
 _STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
+Transition = Callable[["ControllerNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _told(transition: Transition) -> Transition:
+    """Logs what a transition raises; rclpy swallows it without a trace."""
+
+    @wraps(transition)
+    def told(node: ControllerNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:
+            node.get_logger().error(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+
+    return told
+
+
 class ControllerNode(LifecycleNode):
     """Runs one bundle; `settings` lists its parameters, `operation` its services."""
 
@@ -69,6 +87,7 @@ class ControllerNode(LifecycleNode):
 
     # -- transitions -----------------------------------------------------------------
 
+    @_told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads and verifies the bundle; fails, saying why, if it must not run."""
         try:
@@ -77,12 +96,9 @@ class ControllerNode(LifecycleNode):
             self.get_logger().error(f"cannot configure: {error}")
             self._release()
             return TransitionCallbackReturn.FAILURE
-        except Exception as error:  # rclpy swallows it without a trace otherwise
-            self.get_logger().error(f"configure failed: {error!r}")
-            self._release()
-            return TransitionCallbackReturn.ERROR
         return super().on_configure(state)
 
+    @_told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts to tick."""
         result = super().on_activate(state)
@@ -93,21 +109,25 @@ class ControllerNode(LifecycleNode):
             self._start_ticking(rate_hz, self._loop)
         return result
 
+    @_told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Publishes the safe command, then stops."""
         self.stop()
         return super().on_deactivate(state)
 
+    @_told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets bundle, subscriptions and publishers go."""
         self._release()
         return super().on_cleanup(state)
 
+    @_told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops safely and lets everything go."""
         self.end()
         return super().on_shutdown(state)
 
+    @_told
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops safely and goes back to unconfigured."""
         self.end()

@@ -175,11 +175,11 @@ class Processes:
         self.running.append(process)
         return process
 
-    def run(self, bundle: Path, *parameters: str, mode: str = "active") -> subprocess.Popen[bytes]:
-        """Starts the controller, with parameters such as speed:=0.5."""
+    def run(self, bundle: Path, *parameters: str) -> subprocess.Popen[bytes]:
+        """Starts an active controller, with parameters such as speed:=0.5."""
         # auto would time its candidates for seconds
         given = [part for p in ("backend:=onnx", *parameters) for part in ("-p", p)]
-        return self("iql_ros.cli", "run", str(bundle), "--mode", mode, "--", *given)
+        return self("iql_ros.cli", "run", str(bundle), "--mode", "active", "--", *given)
 
     def log(self) -> str:
         return (self.folder / "node.log").read_text()

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 
@@ -152,10 +153,17 @@ def test_another_type_on_the_topic_changes_nothing_and_is_reported(arm: Arm) -> 
 
 
 def test_a_subscriber_whose_qos_does_not_fit_is_reported(arm: Arm) -> None:
-    arm.node.create_subscription(Float64MultiArray, "/velocity", lambda _: None, LATCHED)
+    misfit = arm.node.create_subscription(
+        Float64MultiArray,
+        "/velocity",
+        lambda _: None,
+        LATCHED,
+        event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+    )
     told = "/velocity: a subscriber does not fit, policy DURABILITY"
     assert arm.until(lambda: told in arm.diagnostics[TOPICS][1])
     assert arm.diagnostics[TOPICS][0] == 1
+    arm.node.destroy_subscription(misfit)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

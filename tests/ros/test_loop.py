@@ -14,8 +14,13 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+import rclpy
+from rclpy.context import Context
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes.boxes import KEPT, Boxes
+from iql_ros.nodes.controller_node import ControllerNode
 from iql_ros.nodes.incumbent import Incumbent
 from iql_ros.nodes.loading import Loaded, load
 from iql_ros.nodes.loop import Loop
@@ -257,3 +262,19 @@ def test_the_incumbent_is_compared_with_the_action_before(bench: Bench) -> None:
     assert vx.bias == pytest.approx(0.1)
     assert wz.bias == pytest.approx(-0.3)
     assert wz.largest == pytest.approx(0.3)
+
+
+def test_a_transition_that_raises_is_told_and_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    context = Context()
+    rclpy.init(context=context, args=[])
+    node = ControllerNode(context=context)
+    try:
+        state = LifecycleState(label="unconfigured", state_id=1)
+        assert node.on_activate(state) == TransitionCallbackReturn.ERROR
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
+    told = capfd.readouterr().err
+    assert "in on_activate" in told
+    assert "parameter 'bundle' is empty" in told
