@@ -72,8 +72,17 @@ def tasks_of(
     configs = [load_config(config, [f"{k}={v}" for k, v in c.items()], preset) for c in changes]
     digest = load_dataset(dataset).digest
     discount = max(config.discount for config in configs)
+    # A key of one value tells no trial from another.
+    varied = {key for key, values in choices.items() if len(values) > 1} or set(choices)
     return [
-        Task(change, one, str(dataset.resolve()), digest, discount, fit_steps)
+        Task(
+            {key: value for key, value in change.items() if key in varied},
+            one,
+            str(dataset.resolve()),
+            digest,
+            discount,
+            fit_steps,
+        )
         for change, one in zip(changes, configs, strict=True)
     ]
 

@@ -20,8 +20,8 @@ MUCH_CUT_OFF = 0.05
 """Above this share of an episode's return is missing from it, and it is no check any more."""
 
 CAVEAT = (
-    "Logs can rule a policy out; they cannot show that it is safe or good. Next: the simulation "
-    "gate, then shadow mode."
+    "Logs can rule a policy out; they cannot show that it is safe or good. Next: simulation, "
+    "then shadow mode."
 )
 
 
