@@ -5,15 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from iql_ros.bundle_format import Provenance
-from iql_ros.bundle_writing import save_bundle
+from benchmarks._random_bundle import write_random_bundle
 from iql_ros.contract import Contract
-from training.export import export_graph, golden_observations, golden_pairs
 from training.learning.config import TrainConfig
-from training.learning.learner import create_learner
-from training.learning.networks import DeployedPolicy
 
 JOINTS = tuple(f"joint_{i}" for i in range(1, 7))
 QOS = {"reliability": "best_effort", "depth": 1}
@@ -55,25 +49,5 @@ def write_arm_bundle(
             "reward": {"expression": "0"},
         }
     )
-    size = contract.observation_size
-    learner = create_learner(TrainConfig(hidden=(256, 256)), size, contract.action_size)
-    policy = DeployedPolicy(
-        learner.deployed(),
-        np.zeros(size),
-        np.ones(size),
-        contract.action_low,
-        contract.action_high,
-    ).eval()
-    states = np.random.default_rng(0).normal(size=(1000, size)).astype(np.float32)
-    save_bundle(
-        out,
-        contract=contract,
-        policy=export_graph(policy, contract),
-        golden=golden_pairs(policy, golden_observations(contract, states)),
-        provenance=Provenance(
-            dataset_digest=None, run="bench", algorithm="iql", seed=0, steps=0, versions={}
-        ),
-        metrics={},
-        support=None,
-    )
+    write_random_bundle(out, contract, TrainConfig(hidden=(256, 256)))
     return out

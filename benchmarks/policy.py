@@ -19,17 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks._random_bundle import write_random_bundle
 from benchmarks._report import parse_arguments, progress, report
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import Provenance
-from iql_ros.bundle_writing import save_bundle
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError
 from iql_ros.policies import BACKENDS, open_policy
-from training.export import export_graph, golden_observations, golden_pairs
 from training.learning.config import TrainConfig
-from training.learning.learner import create_learner
-from training.learning.networks import DeployedPolicy
 
 OBSERVATIONS, ACTIONS = 27, 7
 NETS = {
@@ -111,22 +107,7 @@ def _bundle(out: Path, config: TrainConfig) -> tuple[Bundle, Call]:
             "reward": {"expression": "0"},
         }
     )
-    learner = create_learner(config, OBSERVATIONS, ACTIONS)
-    low, high = contract.action_low, contract.action_high
-    mean, std = np.zeros(OBSERVATIONS), np.ones(OBSERVATIONS)
-    policy = DeployedPolicy(learner.deployed(), mean, std, low, high).eval()
-    states = np.random.default_rng(0).normal(size=(1000, OBSERVATIONS)).astype(np.float32)
-    bundle = save_bundle(
-        out,
-        contract=contract,
-        policy=export_graph(policy, contract),
-        golden=golden_pairs(policy, golden_observations(contract, states)),
-        provenance=Provenance(
-            dataset_digest=None, run="bench", algorithm="iql", seed=0, steps=0, versions={}
-        ),
-        metrics={},
-        support=None,
-    )
+    bundle, policy = write_random_bundle(out, contract, config)
 
     def eager(observation: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

@@ -1,0 +1,39 @@
+"""A bundle of random weights: what the benchmarks that only run a policy need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from iql_ros.bundle import Bundle
+from iql_ros.bundle_format import Provenance
+from iql_ros.bundle_writing import save_bundle
+from iql_ros.contract import Contract
+from training.export import export_graph, golden_observations, golden_pairs
+from training.learning.config import TrainConfig
+from training.learning.learner import create_learner
+from training.learning.networks import DeployedPolicy
+
+
+def write_random_bundle(
+    out: Path, contract: Contract, config: TrainConfig
+) -> tuple[Bundle, DeployedPolicy]:
+    """Writes the bundle of an untrained policy; returns it, and the policy in torch."""
+    size = contract.observation_size
+    learner = create_learner(config, size, contract.action_size)
+    limits = contract.action_low, contract.action_high
+    policy = DeployedPolicy(learner.deployed(), np.zeros(size), np.ones(size), *limits).eval()
+    states = np.random.default_rng(0).normal(size=(1000, size)).astype(np.float32)
+    bundle = save_bundle(
+        out,
+        contract=contract,
+        policy=export_graph(policy, contract),
+        golden=golden_pairs(policy, golden_observations(contract, states)),
+        provenance=Provenance(
+            dataset_digest=None, run="bench", algorithm="iql", seed=0, steps=0, versions={}
+        ),
+        metrics={},
+        support=None,
+    )
+    return bundle, policy
