@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import Provenance
-from iql_ros.bundle_writing import save_bundle
+from iql_ros.bundles.format import Provenance
+from iql_ros.bundles.writing import save_bundle
 from iql_ros.contract import Contract
 from training.export import export_graph, golden_observations, golden_pairs
 from training.learning.config import TrainConfig

@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks._report import progress, report
 from iql_ros.bundle import load_bundle
-from iql_ros.choices import nearest_choice
 from iql_ros.contract import load_contract
+from iql_ros.contracts.choices import nearest_choice
 from iql_ros.controller import Controller
 from iql_ros.policies import open_policy
 from iql_ros.statistics import wilson_interval

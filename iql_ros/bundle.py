@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iql_ros.bundle_folder import check_listing, read_bounded
-from iql_ros.bundle_format import (
+from iql_ros.bundles.folder import check_listing, read_bounded
+from iql_ros.bundles.format import (
     BUNDLE_FILE,
     FORMAT,
     GATE_FILE,
@@ -29,9 +29,9 @@ from iql_ros.bundle_format import (
     seal,
     unseal,
 )
+from iql_ros.bundles.golden import Golden, unpack_golden
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError, ContractError
-from iql_ros.golden import Golden, unpack_golden
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Bundle:
         policy: the bytes of `policy.onnx`.
         gate: the record of the simulation gate, if there is one.
         gate_digest: SHA-256 of the content of `gate.json`.
-        signature: the content of `signature.json`, not yet checked; see `iql_ros.signing`.
+        signature: the content of `signature.json`, not yet checked; see `iql_ros.bundles.signing`.
     """
 
     path: Path

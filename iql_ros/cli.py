@@ -19,16 +19,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from iql_ros import __version__
-from iql_ros.bundle_cli import sign_command, verify_command
-from iql_ros.compile_cli import compile_command, engines_command
 from iql_ros.contract import Contract, load_contract, require_same
-from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import IqlRosError
-from iql_ros.evaluate_cli import compare_command, evaluate_command
 from iql_ros.files import write_text
-from iql_ros.inspect_cli import inspect_command
-from iql_ros.sweep_cli import sweep_command
-from iql_ros.terminal import bar, err_console, out_console, resumable, room
+from iql_ros.verbs.bundle import sign_command, verify_command
+from iql_ros.verbs.compile import compile_command, engines_command
+from iql_ros.verbs.dataset import dataset_app
+from iql_ros.verbs.evaluate import compare_command, evaluate_command
+from iql_ros.verbs.inspect import inspect_command
+from iql_ros.verbs.sweep import sweep_command
+from iql_ros.verbs.terminal import bar, err_console, out_console, resumable, room
 
 app = typer.Typer(
     name="iql-ros",
@@ -309,7 +309,7 @@ def demo(
 
     Example: `iql-ros demo --out runs/demo`
     """
-    from iql_ros.demo import run_demo
+    from iql_ros.verbs.demo import run_demo
 
     with resumable():
         run_demo(out, fresh=fresh)

@@ -20,13 +20,13 @@ from pydantic import Field as Key
 from pydantic import ValidationError, model_validator
 from typing_extensions import Self
 
-from iql_ros.contract_yaml import explain, read_yaml
-from iql_ros.definitions import read_definitions
+from iql_ros.contracts.contract_yaml import explain, read_yaml
+from iql_ros.contracts.definitions import read_definitions
+from iql_ros.contracts.paths import component_labels
+from iql_ros.contracts.safety import Safety, check_safety
+from iql_ros.contracts.schema import Action, Episode, Field, Name, Reward, Strict, Tick, Topic
 from iql_ros.errors import ContractError
 from iql_ros.features import FEATURES
-from iql_ros.paths import component_labels
-from iql_ros.safety import Safety, check_safety
-from iql_ros.schema import Action, Episode, Field, Name, Reward, Strict, Tick, Topic
 
 ROBOTS = Path(__file__).parent / "robots"
 

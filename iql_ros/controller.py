@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
 
-from iql_ros.acting import Acting
-from iql_ros.blackbox import BlackBox
-from iql_ros.bundle_format import Support
-from iql_ros.command import Command
+from iql_ros.blackbox.ring import BlackBox
+from iql_ros.bundles.format import Support
 from iql_ros.contract import Contract
+from iql_ros.control.acting import Acting
+from iql_ros.control.command import Command
+from iql_ros.control.fallback import Fallback
+from iql_ros.control.inbox import Inbox
+from iql_ros.control.judge import Judge, Look, Policy, halted
+from iql_ros.control.memory import Memory
+from iql_ros.control.outputs import Output
+from iql_ros.control.status import Status
 from iql_ros.envelope import Envelope
-from iql_ros.fallback import Fallback
-from iql_ros.inbox import Inbox
-from iql_ros.judge import Judge, Look, Policy, halted
-from iql_ros.memory import Memory
-from iql_ros.messages import Encoding
-from iql_ros.outputs import Output
+from iql_ros.payloads.messages import Encoding
 from iql_ros.sampler import SECOND_NS, max_age_ns
-from iql_ros.status import Status
 
 __all__ = ["Command", "Controller", "Policy"]
 

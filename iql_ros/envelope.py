@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.choices import nearest_choice
 from iql_ros.contract import Contract
-from iql_ros.status import Status
+from iql_ros.contracts.choices import nearest_choice
+from iql_ros.control.status import Status
 
 Array = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
+from iql_ros.contracts.paths import component_labels
 from iql_ros.features import FEATURES
-from iql_ros.paths import component_labels
 
 Array = NDArray[np.float64]
 

@@ -20,10 +20,10 @@ from iql_ros.backends.numpy import open_numpy
 from iql_ros.backends.onnx import open_onnx, open_onnx_cuda
 from iql_ros.backends.tensorrt import Options, open_tensorrt
 from iql_ros.bundle import Bundle, load_bundle
+from iql_ros.bundles.golden import TOLERANCE, Policy, Verification, check_policy
+from iql_ros.bundles.precision import TOLERANCES
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError
-from iql_ros.golden import TOLERANCE, Policy, Verification, check_policy
-from iql_ros.precision import TOLERANCES
 
 OpenBackend = Callable[[Bundle], Policy]
 
@@ -52,7 +52,7 @@ class Opened:
     """A policy that has shown that it runs as trained.
 
     Attributes:
-        policy: see `iql_ros.golden.Policy`.
+        policy: see `iql_ros.bundles.golden.Policy`.
         backend: its name.
         verification: what it has shown.
         reason: why this backend, in words.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
+from iql_ros.control.status import Status
 from iql_ros.fields import FieldPlan
-from iql_ros.status import Status
 
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]

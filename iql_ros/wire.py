@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
 
 from iql_ros.errors import LogError
-from iql_ros.layout import Buffer, Layout
-from iql_ros.messages import Encoding, make_types, message_tree
-from iql_ros.targets import find_targets
-from iql_ros.walk import walk
-from iql_ros.writer import Writer
+from iql_ros.payloads.layout import Buffer, Layout
+from iql_ros.payloads.messages import Encoding, make_types, message_tree
+from iql_ros.payloads.targets import find_targets
+from iql_ros.payloads.walk import walk
+from iql_ros.payloads.writer import Writer
 
 __all__ = ["STAMP", "Encoding", "Payloads", "Reader", "Writer", "make_types"]
 

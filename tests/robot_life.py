@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from iql_ros.blackbox import BlackBox
-from iql_ros.bundle_format import Support
-from iql_ros.command import Command
+from iql_ros.blackbox.ring import BlackBox
+from iql_ros.bundles.format import Support
 from iql_ros.contract import Contract
+from iql_ros.control.command import Command
 from iql_ros.controller import Controller
 from iql_ros.wire import make_types
 from tests.bags import MS, float64, message, payload

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import OPSET, Provenance, Support, graph_metadata
-from iql_ros.bundle_writing import save_bundle
+from iql_ros.bundles.format import OPSET, Provenance, Support, graph_metadata
+from iql_ros.bundles.golden import Golden
+from iql_ros.bundles.writing import save_bundle
 from iql_ros.contract import Contract
-from iql_ros.golden import Golden
 
 CONTRACT = Contract.model_validate(
     {

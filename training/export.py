@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 import iql_ros
-from iql_ros.bundle_format import OPSET, Provenance, graph_metadata, io_of
-from iql_ros.bundle_writing import save_bundle
+from iql_ros.bundles.format import OPSET, Provenance, graph_metadata, io_of
+from iql_ros.bundles.golden import MIN_PAIRS, TOLERANCE, Golden
+from iql_ros.bundles.writing import save_bundle
 from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
-from iql_ros.golden import MIN_PAIRS, TOLERANCE, Golden
 from training.datasets.dataset import Dataset, load_dataset
 from training.learning.run import Run, load_run
 from training.learning.train import split_run

@@ -15,17 +15,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.box_replay import relive
+from iql_ros.blackbox.recording import Recording
+from iql_ros.blackbox.recording_file import is_recording, read_recording
+from iql_ros.blackbox.replay import relive
 from iql_ros.bundle import Bundle, load_bundle
-from iql_ros.bundle_format import Support
-from iql_ros.command import Command
+from iql_ros.bundles.format import Support
 from iql_ros.contract import Contract, require_same
+from iql_ros.control.command import Command
 from iql_ros.controller import Controller, Policy
 from iql_ros.errors import BundleError
 from iql_ros.fields import FieldPlan
 from iql_ros.policies import Opened, open_policy
-from iql_ros.recording import Recording
-from iql_ros.recording_file import is_recording, read_recording
 from iql_ros.sampler import tick_offset
 from iql_ros.wire import Encoding, make_types
 from training.conversion.steps import commands
@@ -119,7 +119,7 @@ def run_log(
 
 
 def run_box(bundle: Bundle, recording: Recording, what: str) -> Replayed:
-    """Lives a black box again, see `iql_ros.box_replay`.
+    """Lives a black box again, see `iql_ros.blackbox.replay`.
 
     Args:
         bundle: of the policy, under the recording's contract.

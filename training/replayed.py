@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from iql_ros.command import Command
 from iql_ros.contract import Contract
+from iql_ros.control.command import Command
+from iql_ros.control.status import Status
 from iql_ros.sampler import SECOND_NS
-from iql_ros.status import Status
 
 Array = NDArray[np.float64]
 

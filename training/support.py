@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.bundle_format import Support
+from iql_ros.bundles.format import Support
 from iql_ros.errors import DatasetError
 from training.datasets.dataset import Dataset
 

@@ -13,7 +13,7 @@ from iql_ros.backends.cuda_step import CudaStep, Wait
 from iql_ros.backends.guard import GuardedInput, check_signature
 from iql_ros.backends.tensorrt_machine import Machine, make_log, start
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import graph_metadata
+from iql_ros.bundles.format import graph_metadata
 from iql_ros.errors import BundleError
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @final
 class TensorRtPolicy:
-    """One step of the policy; see `iql_ros.golden.Policy`. Not for two threads at once.
+    """One step of the policy; see `iql_ros.bundles.golden.Policy`. Not for two threads at once.
 
     Attributes:
         step: the buffers and how they are launched.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import POLICY_FILE, graph_metadata, io_of
+from iql_ros.bundles.format import POLICY_FILE, graph_metadata, io_of
 from iql_ros.errors import BundleError
 
 FLOAT32 = np.dtype(np.float32)

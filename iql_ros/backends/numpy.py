@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from iql_ros.backends.guard import GuardedInput, check_signature
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import POLICY_FILE
+from iql_ros.bundles.format import POLICY_FILE
 from iql_ros.errors import BundleError
 
 Array = NDArray[Any]
@@ -65,7 +65,7 @@ def open_numpy(bundle: Bundle) -> NumpyPolicy:
 
 @final
 class NumpyPolicy:
-    """One step of the policy; see `iql_ros.golden.Policy`. Not for two threads at once."""
+    """One step of the policy; see `iql_ros.bundles.golden.Policy`. Not for two threads at once."""
 
     def __init__(self, evaluator: Any, bundle: Bundle, where: str) -> None:
         size = bundle.contract.observation_size

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from iql_ros.backends.guard import GuardedInput, check_signature
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import POLICY_FILE
+from iql_ros.bundles.format import POLICY_FILE
 from iql_ros.errors import BundleError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -39,7 +39,7 @@ def open_onnx_cuda(bundle: Bundle) -> OnnxPolicy:
 
 @final
 class OnnxPolicy:
-    """One step of the policy; see `iql_ros.golden.Policy`. Not for two threads at once."""
+    """One step of the policy; see `iql_ros.bundles.golden.Policy`. Not for two threads at once."""
 
     def __init__(self, session: Any, observation_size: int, action_size: int) -> None:
         from onnxruntime import OrtValue

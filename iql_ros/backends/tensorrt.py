@@ -29,10 +29,10 @@ from iql_ros.backends.engines import (
 )
 from iql_ros.backends.tensorrt_machine import Machine, check_precision, find_machine, is_typed
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import GOLDEN_FILE
+from iql_ros.bundles.format import GOLDEN_FILE
+from iql_ros.bundles.golden import MIN_PAIRS, Verification, check_policy
+from iql_ros.bundles.precision import RECIPE, TOLERANCES, Precision, at_precision
 from iql_ros.errors import BundleError
-from iql_ros.golden import MIN_PAIRS, Verification, check_policy
-from iql_ros.precision import RECIPE, TOLERANCES, Precision, at_precision
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from iql_ros.backends.cuda import Device, cuda_runtime, find_device, is_jetson
+from iql_ros.bundles.precision import Precision
 from iql_ros.errors import BundleError
-from iql_ros.precision import Precision
 
 OLDEST = (8, 5)  # the first with named tensors and execute_async_v3
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from iql_ros.blackbox import BlackBox
+from iql_ros.blackbox.recording import Recording
+from iql_ros.blackbox.ring import BlackBox
 from iql_ros.errors import IqlRosError
-from iql_ros.recording import Recording
 
 KEPT = 20
 """Recordings in the folder; the oldest goes."""

@@ -23,6 +23,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_msgs.msg import String
 
 from iql_ros.contract import Contract
+from iql_ros.contracts.safety import check_speed
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes import realtime, settings
 from iql_ros.nodes.boxes import Boxes
@@ -34,7 +35,6 @@ from iql_ros.nodes.reporting import Reporter
 from iql_ros.nodes.settings import Settings
 from iql_ros.nodes.ticking import SteadyTicks
 from iql_ros.nodes.wiring import LATCHED, Wiring
-from iql_ros.safety import check_speed
 from iql_ros.sampler import SECOND_NS, max_age_ns
 
 NAME = "iql_controller"

@@ -8,9 +8,9 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from iql_ros.control.status import Status
 from iql_ros.controller import Command
 from iql_ros.nodes.incumbent import Difference
-from iql_ros.status import Status
 
 KEPT = 10_000
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from rosbags.typesys.store import Typestore
 
-from iql_ros.blackbox import BlackBox
+from iql_ros.blackbox.ring import BlackBox
 from iql_ros.bundle import Bundle, load_bundle
+from iql_ros.bundles.signing import require_signature
 from iql_ros.contract import load_contract, require_same
+from iql_ros.contracts.safety import check_speed
 from iql_ros.controller import Controller
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes.settings import Settings
 from iql_ros.nodes.types import installed_types
 from iql_ros.policies import Opened, open_policy
-from iql_ros.safety import check_speed
-from iql_ros.signing import require_signature
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from iql_ros.command import Command
 from iql_ros.contract import Contract, require_same
+from iql_ros.control.command import Command
+from iql_ros.control.outputs import Output
+from iql_ros.control.status import Status
 from iql_ros.nodes.boxes import Boxes
 from iql_ros.nodes.diagnostics import Account
 from iql_ros.nodes.incumbent import Incumbent
@@ -19,8 +21,6 @@ from iql_ros.nodes.loading import Loaded, make_controller
 from iql_ros.nodes.realtime import CalmCollector
 from iql_ros.nodes.settings import Settings
 from iql_ros.nodes.watchdog import Watchdog
-from iql_ros.outputs import Output
-from iql_ros.status import Status
 
 REPEAT_LOG_S = 1.0
 NO_FAULT = frozenset({Status.WAITING, Status.DISABLED, Status.RECOVERING, Status.HALTED})

@@ -10,7 +10,7 @@ from typing import Any
 from rosbags.typesys.store import Typestore
 
 from iql_ros.contract import Contract
-from iql_ros.definitions import read_definitions
+from iql_ros.contracts.definitions import read_definitions
 from iql_ros.errors import ContractError
 from iql_ros.wire import make_types
 

@@ -13,8 +13,8 @@ from rclpy.qos import (
     qos_policy_name_from_kind,
 )
 
+from iql_ros.contracts.schema import Topic
 from iql_ros.nodes.types import message_class
-from iql_ros.schema import Topic
 
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import OPSET, graph_metadata
-from iql_ros.golden import Golden
+from iql_ros.bundles.format import OPSET, graph_metadata
+from iql_ros.bundles.golden import Golden
 from tests.small_bundle import CONTRACT, write_bundle
 
 Array = NDArray[np.float32]

@@ -24,9 +24,9 @@ from iql_ros.backends.engines import list_engines
 from iql_ros.backends.tensorrt import Options, compile_bundle, open_tensorrt
 from iql_ros.backends.tensorrt_machine import Machine, find_machine, is_typed
 from iql_ros.bundle import Bundle
+from iql_ros.bundles.golden import check_policy
+from iql_ros.bundles.precision import TOLERANCES, Precision
 from iql_ros.errors import BundleError
-from iql_ros.golden import check_policy
-from iql_ros.precision import TOLERANCES, Precision
 from tests.gpu.deep_bundle import write_deep_bundle
 
 pytestmark = pytest.mark.gpu

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import DatasetError
+from iql_ros.verbs.dataset import dataset_app
 from tests.small_dataset import Columns, point_columns, point_contract
 from training.datasets.dataset import load_dataset, write_dataset
 from training.datasets.facts import facts, statistics

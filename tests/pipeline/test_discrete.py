@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from iql_ros.contract import load_contract
-from iql_ros.dataset_cli import dataset_app
 from iql_ros.errors import ContractError, DatasetError
+from iql_ros.verbs.dataset import dataset_app
 from tests.bags import float64, toy_contract, twist, write_bag
 from training.conversion.convert import convert
 from training.datasets.dataset import load_dataset

@@ -15,9 +15,9 @@ from rosbags.rosbag2 import Writer
 from typer.testing import CliRunner
 
 from iql_ros.contract import load_contract
-from iql_ros.definitions import read_definitions
+from iql_ros.contracts.definitions import read_definitions
 from iql_ros.errors import IqlRosError, LogError
-from iql_ros.inspect_cli import inspect_command
+from iql_ros.verbs.inspect import inspect_command
 from tests.bags import MS, START_NS, TYPES, Entry, float64, payload, twist, write_bag
 from training.conversion.convert import convert_log
 from training.inspection.facts import LogFacts, TopicFacts, facts_as_json

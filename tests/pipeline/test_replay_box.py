@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iql_ros.blackbox import BlackBox
+from iql_ros.blackbox.ring import BlackBox
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import graph_metadata
+from iql_ros.bundles.format import graph_metadata
 from iql_ros.contract import Contract
 from iql_ros.controller import Controller
 from iql_ros.errors import ContractError

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iql_ros.command import Command
 from iql_ros.contract import Contract
+from iql_ros.control.command import Command
+from iql_ros.control.status import Status
 from iql_ros.errors import LogError
-from iql_ros.status import Status
 from iql_ros.wire import Reader
 from tests.bags import MS
 from tests.robot_life import TYPES, Happening, Robot, contract, healthy, number, point

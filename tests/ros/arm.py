@@ -12,7 +12,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
-from iql_ros.bundle_format import graph_metadata
+from iql_ros.bundles.format import graph_metadata
 from iql_ros.contract import Contract
 from tests.ros.robot import Robot
 from tests.small_bundle import Mlp, write_bundle

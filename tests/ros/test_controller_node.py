@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
-from iql_ros.signing import sign_bundle
+from iql_ros.bundles.signing import sign_bundle
 from tests.keys import write_keys
 from tests.ros.robot import START_S, Processes, Robot, is_safe, processes_in, robot_on
 from tests.small_bundle import write_bundle

@@ -18,6 +18,8 @@ import rclpy
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
+from iql_ros.control.outputs import Output
+from iql_ros.control.status import Status
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes.boxes import KEPT, Boxes
 from iql_ros.nodes.controller_node import ControllerNode
@@ -27,9 +29,7 @@ from iql_ros.nodes.loop import Loop
 from iql_ros.nodes.realtime import CalmCollector, apply
 from iql_ros.nodes.settings import Settings, refusal
 from iql_ros.nodes.ticking import SteadyTicks
-from iql_ros.outputs import Output
 from iql_ros.policies import Opened
-from iql_ros.status import Status
 from iql_ros.wire import Writer
 from tests.small_bundle import CONTRACT, write_bundle
 

@@ -18,7 +18,7 @@ from geometry_msgs.msg import Twist
 from lifecycle_msgs.srv import ChangeState
 from std_msgs.msg import String
 
-from iql_ros.bundle_format import graph_metadata
+from iql_ros.bundles.format import graph_metadata
 from tests.ros.robot import LATCHED, Processes, Robot, processes_in, robot_on
 from tests.small_bundle import CONTRACT, Mlp, write_bundle
 

@@ -15,13 +15,13 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 
-from iql_ros.box_replay import relive
+from iql_ros.blackbox.recording_file import read_recording
+from iql_ros.blackbox.replay import relive
 from iql_ros.bundle import load_bundle
-from iql_ros.bundle_format import graph_metadata
+from iql_ros.bundles.format import graph_metadata
 from iql_ros.contract import Contract
 from iql_ros.nodes.types import installed_types
 from iql_ros.policies import open_policy
-from iql_ros.recording_file import read_recording
 from tests.ros.robot import Processes, Robot, processes_in, robot_on
 from tests.small_bundle import CONTRACT, Mlp, write_bundle
 

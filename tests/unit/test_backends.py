@@ -15,9 +15,9 @@ from iql_ros import policies
 from iql_ros.backends.numpy import open_numpy
 from iql_ros.backends.onnx import open_onnx
 from iql_ros.bundle import Bundle
-from iql_ros.bundle_format import graph_metadata
+from iql_ros.bundles.format import graph_metadata
+from iql_ros.bundles.golden import Policy
 from iql_ros.errors import BundleError
-from iql_ros.golden import Policy
 from iql_ros.policies import OpenBackend, open_policy
 from tests.small_bundle import CONTRACT, Mlp, write_bundle
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iql_ros.blackbox import BlackBox
-from iql_ros.box_replay import relive
+from iql_ros.blackbox.recording import Decided, Received
+from iql_ros.blackbox.recording_file import TOPIC, is_recording, read_recording
+from iql_ros.blackbox.replay import relive
+from iql_ros.blackbox.ring import BlackBox
 from iql_ros.contract import Contract
 from iql_ros.errors import LogError
-from iql_ros.recording import Decided, Received
-from iql_ros.recording_file import TOPIC, is_recording, read_recording
 from iql_ros.wire import Reader
 from tests.robot_life import SUPPORT, TYPES, Happening, Robot, contract, healthy, point
 from training.conversion.convert import convert

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from iql_ros.bundle import Bundle, load_bundle, save_gate
-from iql_ros.bundle_format import seal, unseal
+from iql_ros.bundles.format import seal, unseal
+from iql_ros.bundles.golden import Golden, pack_golden
 from iql_ros.errors import BundleError
-from iql_ros.golden import Golden, pack_golden
 from iql_ros.policies import open_policy, verify
 from tests.small_bundle import CONTRACT, SUPPORT, Mlp, write_bundle
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iql_ros.choices import nearest_choice
 from iql_ros.contract import Contract, first_difference, load_contract
+from iql_ros.contracts.choices import nearest_choice
+from iql_ros.control.status import Status
 from iql_ros.controller import Controller
 from iql_ros.envelope import Envelope
 from iql_ros.errors import ContractError
 from iql_ros.fields import FieldPlan
 from iql_ros.sampler import SECOND_NS, Messages
-from iql_ros.status import Status
 from iql_ros.wire import Reader, make_types
 from tests.bags import MS, float64, payload
 from training.conversion.steps import make_steps

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from iql_ros.contract import Contract
+from iql_ros.control.status import Status
 from iql_ros.controller import Controller
-from iql_ros.status import Status
 from iql_ros.wire import Reader, make_types
 from tests.bags import MS, float64, payload
 

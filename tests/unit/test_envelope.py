@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iql_ros.contract import Contract
+from iql_ros.control.status import Status
 from iql_ros.envelope import Envelope
-from iql_ros.status import Status
 
 CONTRACT = Contract.model_validate(
     {

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from iql_ros.bundle import load_bundle
-from iql_ros.bundle_format import graph_metadata
+from iql_ros.bundles.format import graph_metadata
 from iql_ros.errors import DatasetError
 from iql_ros.policies import open_policy
 from tests.small_bundle import CONTRACT, write_bundle

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from iql_ros.bundle import load_bundle
-from iql_ros.choices import nearest_choice
+from iql_ros.bundles.golden import MIN_PAIRS, check_policy
 from iql_ros.contract import Contract
+from iql_ros.contracts.choices import nearest_choice
 from iql_ros.controller import Controller
 from iql_ros.errors import BundleError, DatasetError
-from iql_ros.golden import MIN_PAIRS, check_policy
 from iql_ros.policies import open_policy
 from iql_ros.wire import make_types
 from tests.small_dataset import point_columns, point_contract, write_point_dataset

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from iql_ros.contracts.paths import Field, Index, Named, Where, component_labels, parse_path
 from iql_ros.errors import ContractError
-from iql_ros.paths import Field, Index, Named, Where, component_labels, parse_path
 
 
 @pytest.mark.parametrize(

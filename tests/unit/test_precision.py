@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from iql_ros.bundles.precision import TOLERANCES, Precision, at_precision
 from iql_ros.errors import BundleError
-from iql_ros.precision import TOLERANCES, Precision, at_precision
 from tests.small_bundle import CONTRACT, Mlp
 
 OBSERVATIONS = np.random.default_rng(5).uniform(-5, 5, (64, 4)).astype(np.float32)

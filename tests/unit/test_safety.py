@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from iql_ros.command import Command
 from iql_ros.contract import Contract
+from iql_ros.contracts.safety import check_speed
+from iql_ros.control.command import Command
+from iql_ros.control.status import Status
 from iql_ros.controller import Controller
 from iql_ros.errors import ContractError
-from iql_ros.safety import check_speed
 from iql_ros.sampler import MAX_AHEAD
-from iql_ros.status import Status
 from iql_ros.wire import Reader
 from tests.robot_life import TYPES, Happening, Robot, contract, healthy, number, point
 

@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from iql_ros.bundle import Bundle, load_bundle, save_gate
+from iql_ros.bundles.signing import SigningError, require_signature, sign_bundle
 from iql_ros.errors import BundleError
-from iql_ros.signing import SigningError, require_signature, sign_bundle
 from tests.keys import write_keys
 from tests.small_bundle import write_bundle
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iql_ros.bundle_format import Support
-from iql_ros.support import SupportCheck
+from iql_ros.bundles.format import Support
+from iql_ros.control.support import SupportCheck
 from training.support import mahalanobis
 
 

@@ -22,8 +22,8 @@ from iql_ros.backends.cuda import cuda_runtime, find_device
 from iql_ros.backends.engines import list_engines
 from iql_ros.backends.tensorrt import Options, compile_bundle, open_tensorrt
 from iql_ros.bundle import Bundle
+from iql_ros.bundles.golden import Golden, check_policy
 from iql_ros.errors import BundleError
-from iql_ros.golden import Golden, check_policy
 from tests.cuda_double import CudaDouble, cudaError_t
 from tests.small_bundle import Mlp, write_bundle
 from tests.tensorrt_double import UNKNOWN, VERSIONS, install_doubles, tensorrt_double

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
+from iql_ros.contracts.schema import Field
 from iql_ros.sampler import SECOND_NS, Messages, Resampled, Times, hold, max_age_ns
-from iql_ros.schema import Field
 from training.conversion.alignment import Response, responses
 from training.logs.log import note
 

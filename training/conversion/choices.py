@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.choices import nearest_choice
 from iql_ros.contract import Contract
+from iql_ros.contracts.choices import nearest_choice
 from training.conversion.checks import Grid
 from training.logs.log import note
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.choices import nearest_choice
 from iql_ros.contract import Contract
+from iql_ros.contracts.choices import nearest_choice
 from iql_ros.errors import DatasetError
 from training.datasets.completion import complete
 from training.datasets.file import COLUMNS, FORMAT, read_columns

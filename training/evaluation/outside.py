@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.bundle_format import Support
+from iql_ros.bundles.format import Support
 from training.datasets.dataset import Dataset
 from training.evaluation.judged import Judged, policy_actions, recorded_actions
 from training.support import fit_support, mahalanobis

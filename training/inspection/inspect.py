@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iql_ros.errors import ContractError, LogError
-from iql_ros.messages import Struct, message_tree
+from iql_ros.payloads.messages import Struct, message_tree
 from iql_ros.sampler import SECOND_NS, Times
 from iql_ros.wire import STAMP, Encoding, Payloads, Reader, make_types
 from training.inspection.clock_facts import arrivals, stamp_facts

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.cursor import Cursor
+from iql_ros.contracts.paths import NAME_FIELDS, Named, parse_path
 from iql_ros.errors import ContractError, LogError
-from iql_ros.layout import Buffer, Layout
-from iql_ros.messages import Encoding, List, Number, Struct, Text
-from iql_ros.paths import NAME_FIELDS, Named, parse_path
-from iql_ros.targets import find_targets
-from iql_ros.walk import walk
+from iql_ros.payloads.cursor import Cursor
+from iql_ros.payloads.layout import Buffer, Layout
+from iql_ros.payloads.messages import Encoding, List, Number, Struct, Text
+from iql_ros.payloads.targets import find_targets
+from iql_ros.payloads.walk import walk
 from iql_ros.wire import Payloads
 
 Array = NDArray[np.float64]

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from iql_ros.contract import Contract
-from iql_ros.contract_yaml import explain
+from iql_ros.contracts.contract_yaml import explain
 from iql_ros.errors import LogError
 from training.inspection.choice import choose
 from training.inspection.facts import LogFacts, TopicFacts

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.paths import component_labels
+from iql_ros.contracts.paths import component_labels
 from iql_ros.wire import make_types
 from training.inspection.fields import rounded_up
 from training.inspection.proposal import Part, Proposal, Use

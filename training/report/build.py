@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iql_ros import __version__
 from iql_ros.contract import Contract
-from iql_ros.schema import Action, Field
+from iql_ros.contracts.schema import Action, Field
 from training.report.advice import warnings_of
 from training.report.duplicates import duplicate_facts
 from training.report.episodes import Episodes, episode_facts, find_episodes, timing_facts

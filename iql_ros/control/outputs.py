@@ -1,0 +1,54 @@
+"""From an action to the messages of the command topics."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.typesys.store import Typestore
+
+from iql_ros.contract import Contract
+from iql_ros.contracts.choices import tolerance
+from iql_ros.errors import ContractError
+from iql_ros.payloads.messages import Struct, message_tree
+from iql_ros.sampler import SECOND_NS
+from iql_ros.wire import STAMP, Reader, Writer
+
+Array = NDArray[np.float64]
+
+
+class Output:
+    """Writes the messages of one command topic."""
+
+    def __init__(self, contract: Contract, types: Typestore, alias: str) -> None:
+        """Compiles the writer of topic `alias`.
+
+        Raises:
+            ContractError: a path does not fit the message type, or a choice its number.
+        """
+        topic = contract.topics[alias]
+        actions = [action for action in contract.actions if action.topic == alias]
+        names = [name for action in actions for name in contract.components(action.name)]
+        self._columns = np.array([contract.action_names.index(name) for name in names])
+        header = message_tree(types, topic.type, "cdr").field("header")
+        self._stamped = isinstance(header, Struct) and header.name == "std_msgs/msg/Header"
+        paths = [action.path for action in actions] + (STAMP if self._stamped else [])
+        self._writer = Writer(types, topic.type, paths, topic.constants)
+        if contract.choices is not None:
+            self._check_choices(contract.choices, Reader(types, topic.type, paths[:1]), names[0])
+
+    def _check_choices(self, choices: Array, reader: Reader, name: str) -> None:
+        """Refuses choices that the message turns into other values, as an integer does 0.5."""
+        for choice in choices:
+            written = reader.read(self.write(0, choice[None]))
+            if written is None or not abs(written[0] - choice) <= tolerance(choices):
+                raise ContractError(
+                    f"action {name!r}: choice {choice:g} reads {written} in its message: "
+                    f"declare only choices that the message's type can hold"
+                )
+
+    def write(self, t_ns: int, action: Array) -> bytes:
+        """The message for an action of shape (A,), stamped with t if its type has a header."""
+        values = action[self._columns]
+        if self._stamped:
+            values = np.concatenate([values, np.divmod(t_ns, SECOND_NS)])
+        return self._writer.write(values)

@@ -1,0 +1,62 @@
+"""What the verbs share: where they print, and how they reach the other rooms."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from iql_ros.errors import IqlRosError
+
+# No markup where names of files and fields are printed: [elbow] would vanish.
+out_console = Console(soft_wrap=True, markup=False, highlight=False)
+err_console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def room(module: str) -> Any:
+    """Imports a module of another room; says what to install, or what stands in its place."""
+    here = Path(__file__).parents[2]
+    top = module.split(".")[0]
+    package = importlib.import_module(top)
+    where = Path(next(iter(package.__path__)))
+    if where.parent != here:
+        raise IqlRosError(
+            f"package {top!r} was found in {where}, not beside iql_ros in {here}: another "
+            f"installed package of that name shadows it; uninstall that, or use a clean venv"
+        )
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        extra = {"training": "train", "sim": "sim", "iql_ros": "ros"}[top]
+        raise IqlRosError(
+            f"{error.name!r} is not installed, {module} needs it: "
+            f"pip install 'iql_ros[{extra}]', or on a robot source your ROS setup file"
+        ) from None
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ends a verb that is interrupted with what to do next, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err_console.print("interrupted: the same command again goes on where it was")
+        raise typer.Exit(130) from None
+
+
+def bar(what: str) -> Progress:
+    """A progress bar on stderr that vanishes when it is done."""
+    return Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err_console,
+        transient=True,
+    )
