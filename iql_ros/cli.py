@@ -198,6 +198,9 @@ def train(
     algorithm: Annotated[str | None, typer.Option(help="iql, bc or cql")] = None,
     steps: Annotated[int | None, typer.Option(help="gradient updates")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="so many at once from --seed on, into OUT/seed-N; for a GPU")
+    ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint")] = False,
     force: ForceOption = False,
 ) -> None:
@@ -215,10 +218,16 @@ def train(
     if contract is not None:
         data = room("training.datasets.dataset").load_dataset(dataset)
         require_same(load_contract(contract), data.contract, str(dataset))
-    finished = trainer.train(dataset, out, resolved, resume=resume, force=force).finished
-    if not finished:
+    if seeds == 1:
+        runs = [trainer.train(dataset, out, resolved, resume=resume, force=force)]
+    else:
+        numbers = range(resolved.seed, resolved.seed + seeds)
+        together = room("training.learning.together")
+        runs = together.train_together(dataset, out, resolved, numbers, resume=resume, force=force)
+    if not all(run.finished for run in runs):
         raise typer.Exit(130)
-    out_console.print(f"run in {out}; next: iql-ros export {out} --out bundle")
+    for run in runs:
+        out_console.print(f"run in {run.path}; next: iql-ros export {run.path} --out bundle")
 
 
 @app.command()

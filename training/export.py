@@ -21,8 +21,8 @@ from iql_ros.bundles.writing import save_bundle
 from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
 from training.datasets.dataset import Dataset, load_dataset
+from training.learning.preparing import split_run
 from training.learning.run import Run, load_run
-from training.learning.train import split_run
 from training.support import fit_support
 
 # Held-out states are at least half of the least number of pairs, however many extremes.

@@ -18,8 +18,9 @@ from training.datasets.file import COLUMNS, write_dataset
 from training.export import export_graph, export_run, golden_observations, golden_pairs
 from training.learning.config import TrainConfig
 from training.learning.networks import Actor, DeployedPolicy
+from training.learning.preparing import split_run
 from training.learning.run import load_run
-from training.learning.train import split_run, train
+from training.learning.train import train
 from training.support import conformal_threshold, fit_support, mahalanobis
 
 

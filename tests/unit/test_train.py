@@ -14,7 +14,8 @@ from training.datasets.dataset import load_dataset
 from training.learning.checkpoint import RunError
 from training.learning.config import ConfigError, TrainConfig, dump_config, load_config
 from training.learning.metrics import read_metrics
-from training.learning.train import DivergenceError, load_run, split_run, train
+from training.learning.preparing import split_run
+from training.learning.train import DivergenceError, load_run, train
 
 CONFIG = TrainConfig(
     steps=60,

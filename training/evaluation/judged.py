@@ -15,8 +15,8 @@ from training.datasets.dataset import Dataset, load_dataset
 from training.datasets.scaling import to_unit
 from training.evaluation.fqe import Floats, Transitions
 from training.learning.checkpoint import RunError
+from training.learning.preparing import split_run
 from training.learning.run import Run
-from training.learning.train import split_run
 
 CHUNK = 16_384
 """Observations that pass through the policy at once."""

@@ -30,6 +30,7 @@ from training.learning.learner import Learner, create_learner
 from training.learning.networks import DeployedPolicy
 
 CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_BEFORE = "checkpoint.before.pt"  # of seeds that train together
 CONFIG = "config.yaml"
 
 
@@ -137,13 +138,13 @@ def begin_run(out: Path, origin: Origin, summary: dict[str, Any], *, force: bool
     (out / "run.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-def resume_run(out: Path, origin: Origin, learner: Learner) -> Checkpoint:
-    """Brings `learner` to the state of the newest checkpoint in `out`, and returns that.
+def resume_run(out: Path, origin: Origin, learner: Learner, file: str = CHECKPOINT) -> Checkpoint:
+    """Brings `learner` to the state of a checkpoint in `out`, the newest, and returns that.
 
     Raises:
         RunError: no checkpoint, or the run began otherwise; names the first difference.
     """
-    checkpoint = load_checkpoint(out / CHECKPOINT)
+    checkpoint = load_checkpoint(out / file)
     difference = first_mismatch(checkpoint.origin, origin)
     if difference is not None:
         raise RunError(

@@ -79,6 +79,7 @@ class Stack:
         weights = [(count, i, o) for i, o in pairwise(sizes)]
         shapes = [*weights, *((count, 1, o) for o in sizes[1:]), (count, extra)]
         values = like.new_zeros(sum(map(prod, shapes)))
+        self._shapes = shapes
         self.flat = nn.Parameter(values)
         self.flat.grad = torch.zeros_like(values)
         self.layers, self.extra = _views(values, shapes)
@@ -105,6 +106,18 @@ class Stack:
         """Sets the layers' part of `flat.grad`, given the gradient of a pass's output."""
         for net, inputs, part in zip(self._nets, through.inputs, self._parts(dy), strict=True):
             net.backward(inputs, part)
+
+    def of_member(self, values: Tensor, number: int, members: int) -> list[Tensor]:
+        """Returns views of a member's part of `values`, in the order of a stack of its own.
+
+        Args:
+            values: (P,), laid out as `flat`.
+            number: of the member.
+            members: S; the G networks are those of member 0, 1, ... again and again.
+        """
+        layers, extra = _views(values, self._shapes)
+        whole = (*layers.weights, *layers.biases, extra)
+        return [view.unflatten(0, (-1, members))[:, number] for view in whole]
 
     def _parts(self, x: Tensor) -> Tensor | list[Tensor]:
         return x if self._apart else [x]
