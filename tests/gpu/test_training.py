@@ -16,6 +16,7 @@ from training.learning.fast import FastIql
 from training.learning.iql import Iql
 from training.learning.learner import run_block
 from training.learning.run import load_run
+from training.learning.together import train_together
 from training.learning.train import train
 
 pytestmark = [
@@ -95,6 +96,36 @@ def test_a_run_on_the_gpu_resumes_exactly_and_loads_on_the_cpu(tmp_path: Path) -
     ours, theirs = (load_run(tmp_path / name).learner.state_dict() for name in ("stopped", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert {value.device.type for value in theirs.values()} == {"cpu"}
+
+
+def test_seeds_on_the_gpu_resume_exactly_and_load_on_the_cpu(tmp_path: Path) -> None:
+    intervals = {"log_every": 10, "evaluate_every": 20, "checkpoint_every": 20}
+    config = TrainConfig(steps=60, hidden=(16,), batch_size=32, device="cuda", **intervals)
+    dataset = write_point_dataset(tmp_path / "data.h5")
+
+    def stop(step: int, losses: object, rate: float) -> None:
+        if step == 30:
+            raise KeyboardInterrupt
+
+    def quiet(step: int, losses: object, rate: float) -> None:
+        """Shows nothing."""
+
+    seeds = 0, 1, 2
+    train_together(dataset, tmp_path / "whole", config, seeds, progress=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        train_together(dataset, tmp_path / "stopped", config, seeds, progress=stop)
+    train_together(dataset, tmp_path / "stopped", config, seeds, resume=True, progress=quiet)
+    train(dataset, tmp_path / "alone", config, progress=quiet)
+
+    for seed in seeds:
+        ours, theirs = (
+            load_run(tmp_path / name / f"seed-{seed}").learner.state_dict()
+            for name in ("stopped", "whole")
+        )
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    alone, among = (load_run(tmp_path / n).learner.state_dict() for n in ("alone", "whole/seed-0"))
+    for name in alone:  # products of three networks at once add in another order
+        torch.testing.assert_close(among[name], alone[name], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow

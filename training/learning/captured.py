@@ -15,6 +15,7 @@ from torch import Tensor
 from training.learning.batch import unpack
 from training.learning.fast import FastIql
 
+AT_ONCE = 10  # updates in a graph: launching one takes 20 us of the device's time
 WARM_UP = 3  # updates before a capture, as torch asks for; they are undone
 
 
@@ -32,8 +33,8 @@ class CapturedUpdates:
         learner.optimisers["actor_and_critic"].param_groups[0]["lr"] = self._rate
         self._at = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._data = self._rows = self._schedule = self._losses = torch.empty(0)
-        # By whether actor and critics train too; they hold for the tensors above.
-        self._graphs: dict[bool, torch.cuda.CUDAGraph] = {}
+        # By whether actor and critics train too, and updates; they hold for the tensors above.
+        self._graphs: dict[tuple[bool, int], torch.cuda.CUDAGraph] = {}
 
     def run(self, data: Tensor, rows: Tensor, first_step: int) -> Tensor:
         """Takes one update for each row of `rows`; see `training.learning.learner.run_block`.
@@ -50,8 +51,8 @@ class CapturedUpdates:
         of_value_alone = self._learner.config.value_warm_up - first_step
         split = min(max(of_value_alone, 0), len(rows))
         for train_all, count in ((False, split), (True, len(rows) - split)):
-            for _ in range(count):
-                self._advance(train_all)
+            for updates in (*[AT_ONCE] * (count // AT_ONCE), *[1] * (count % AT_ONCE)):
+                self._advance(train_all, updates)
         losses = self._losses[: len(rows)].cpu()
         return losses[:, 0] if rows.ndim == 2 else losses
 
@@ -76,13 +77,14 @@ class CapturedUpdates:
         self._schedule[: len(rows)].copy_(torch.tensor(schedule, dtype=self._dtype))
         self._at.zero_()
 
-    def _advance(self, train_all: bool) -> None:
+    def _advance(self, train_all: bool, updates: int) -> None:
         if self._device.type != "cuda":
-            self._update(train_all)
+            for _ in range(updates):
+                self._update(train_all)
             return
-        if train_all not in self._graphs:
-            self._graphs[train_all] = self._capture(train_all)
-        self._graphs[train_all].replay()
+        if (train_all, updates) not in self._graphs:
+            self._graphs[train_all, updates] = self._capture(train_all, updates)
+        self._graphs[train_all, updates].replay()
 
     def _update(self, train_all: bool) -> None:
         """Takes one update, of which no number passes through Python."""
@@ -95,7 +97,7 @@ class CapturedUpdates:
         self._losses.index_copy_(0, self._at, losses[None])
         self._at.add_(1)
 
-    def _capture(self, train_all: bool) -> torch.cuda.CUDAGraph:
+    def _capture(self, train_all: bool, updates: int) -> torch.cuda.CUDAGraph:
         before = [tensor.clone() for tensor in self._changing()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -108,14 +110,15 @@ class CapturedUpdates:
             tensor.copy_(value)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):  # records only, takes no step
-            self._update(train_all)
+            for _ in range(updates):
+                self._update(train_all)
         return graph
 
     @torch.no_grad()
     def _changing(self) -> Iterator[Tensor]:
         """Yields every tensor that an update leaves different."""
         learner = self._learner
-        yield self._at
+        yield from (self._at, self._losses)
         for stack in (learner.value, learner.actor, learner.critic, learner.target_critic):
             yield stack.flat.detach()
         for optimiser in learner.optimisers.values():

@@ -20,8 +20,9 @@ from training.learning.batch import Batch
 from training.learning.config import TrainConfig
 from training.learning.flat_adam import descend, flat_adam
 from training.learning.iql import Iql, cosine_decay
+from training.learning.lane import Lane
 from training.learning.networks import LOG_STD_MAX, LOG_STD_MIN, Actor, Mlp
-from training.learning.stack import Stack
+from training.learning.stack import Pass, Stack
 
 CRITICS = 2
 PRODUCTS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -82,6 +83,7 @@ class FastIql:
         for s, member in enumerate(members):
             _adopt_member(member, s, self)
 
+        self._lane = Lane(like.device)
         self.optimisers: dict[str, Optimizer] = {
             "value": flat_adam(config.learning_rate, self.value),
             "actor_and_critic": flat_adam(config.learning_rate, self.actor, self.critic),
@@ -129,28 +131,33 @@ class FastIql:
         pairs = pairs.expand(CRITICS, -1, -1, -1).flatten(0, 1)
         rewards, masks = batch.rewards.reshape(s, -1), batch.masks.reshape(s, -1)
 
-        target_q = self._critics(self.target_critic.forward(pairs).output).amin(dim=0)
+        with self._lane.beside():
+            target_q = self._critics(self.target_critic.forward(pairs).output).amin(dim=0)
+        of_state = self.value.forward(observations)
+        self._lane.join()
+        with self._lane.beside():  # neither needs V
+            of_pair, of_action = self.critic.forward(pairs), self.actor.forward(observations)
         led = self.members[0].led_expectile
         tau = expectile if led is None else led.tau
-        of_value = self._descend_value(observations, target_q, tau)
+        of_value = self._descend_value(of_state, target_q, tau)
         if led is not None:
             led.count(of_value[0])
         both = torch.cat([observations, next_observations], dim=1)
         v, next_v = self.value.forward(both).output.squeeze(-1).chunk(2, dim=1)
 
-        target = rewards + self.config.discount * masks * next_v
-        of_critic = self._critic_gradient(pairs, target)
-        of_actor = self._actor_gradient(observations, actions, target_q - v)
+        target, advantage = rewards + self.config.discount * masks * next_v, target_q - v
+        self._lane.join()
+        with self._lane.beside():
+            of_actor = self._actor_gradient(of_action, actions, advantage)
+        of_critic = self._critic_gradient(of_pair, target)
+        self._lane.join()
         if train_all:
             descend(self.optimisers["actor_and_critic"])
             self.target_critic.flat.data.lerp_(self.critic.flat.data, self.config.polyak)
         return torch.stack([of_value, of_critic, of_actor], dim=-1)
 
-    def _descend_value(
-        self, observations: Tensor, target_q: Tensor, expectile: float | Tensor
-    ) -> Tensor:
+    def _descend_value(self, through: Pass, target_q: Tensor, expectile: float | Tensor) -> Tensor:
         """Takes V's step; returns the losses E[|tau - 1(u < 0)| u^2], (S,)."""
-        through = self.value.forward(observations)
         u = target_q - through.output.squeeze(-1)
         weighted = (expectile - (u < 0).to(u.dtype)).abs() * u
         loss = (weighted * u).mean(dim=-1)
@@ -158,21 +165,19 @@ class FastIql:
         descend(self.optimisers["value"])
         return loss
 
-    def _critic_gradient(self, pairs: Tensor, target: Tensor) -> Tensor:
+    def _critic_gradient(self, through: Pass, target: Tensor) -> Tensor:
         """Fills the critics' gradient; returns the losses E[(y - Q)^2] of both, (S,)."""
-        through = self.critic.forward(pairs)
         excess = self._critics(through.output) - target
         loss = excess.square().mean(dim=-1).sum(dim=0)
         dq = excess.mul_(2.0 / target.shape[-1])
         self.critic.backward(through, dq.view_as(through.output))
         return loss
 
-    def _actor_gradient(self, observations: Tensor, actions: Tensor, advantage: Tensor) -> Tensor:
+    def _actor_gradient(self, through: Pass, actions: Tensor, advantage: Tensor) -> Tensor:
         """Fills the actor's gradient; returns the losses -E[w log pi(a|s)], (S,)."""
         config = self.config
         weights = (config.inverse_temperature * advantage).exp_()
         shares = weights.clamp_(max=config.advantage_weight_max).div_(weights.shape[-1])
-        through = self.actor.forward(observations)
         squash = config.actor != "unsquashed"
         mean = torch.tanh(through.output) if squash else through.output
         log_std = self.actor.extra.clamp(LOG_STD_MIN, LOG_STD_MAX)

@@ -1,9 +1,10 @@
-"""The three matrix products of a layer of networks, each on the fastest kernel at hand.
+"""The products of a layer of networks and their gradients, each on the fastest kernel at hand.
 
 A layer's weights are (in, out) for one network, or (G, in, out) for G that are multiplied
 at once. On a CPU float32 and bfloat16 go to oneDNN, which has AVX-512 kernels for every
 vendor and fuses bias and ReLU: on an EPYC it took 175 us for 256 x 256 x 256 in float32
-where MKL took 345, and 91 in bfloat16.
+where MKL took 345, and 91 in bfloat16. On a GPU what counts is the number of kernels and how
+many of its multiprocessors each occupies.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FEW = 2  # networks that are multiplied at once
 _ONEDNN_TYPES = (torch.float32, torch.bfloat16)
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
@@ -31,6 +33,8 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
     """
     if _on_onednn(x) and weight.shape[-1] > 1:  # one output is a plain dot product
         return _onednn(x, weight.mT, bias[0], relu)
+    if relu and x.device.type == "cuda" and len(x) == 1:  # one kernel for all three
+        return torch._addmm_activation(bias[0, 0], x[0], weight[0])[None]
     multiply = torch.addmm if x.ndim == 2 else torch.baddbmm
     y = multiply(bias, x, weight)
     return y.relu_() if relu else y
@@ -44,6 +48,15 @@ def weight_gradient(x: Tensor, dy: Tensor, out: Tensor) -> None:
         out.mT.copy_(_onednn(dy.mT, x.mT, None, relu=False))
     else:
         out.copy_(_onednn(x.mT, dy.mT, None, relu=False))
+
+
+def bias_gradient(dy: Tensor, out: Tensor) -> None:
+    """Sets `out`, of the bias's shape, to the sum of dy over the batch."""
+    if dy.device.type == "cuda" and dy.dtype == out.dtype and len(dy) <= FEW:
+        # On an H100 a sum over rows took 6 us and this product 3; for 32 networks 8 and 27.
+        torch.matmul(dy.new_ones(1, dy.shape[-2]).expand(*dy.shape[:-2], -1, -1), dy, out=out)
+    else:
+        torch.sum(dy, dim=-2, keepdim=True, dtype=out.dtype, out=out)
 
 
 def input_gradient(dy: Tensor, weight: Tensor) -> Tensor:

@@ -14,7 +14,12 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from training.learning.products import affine, input_gradient, weight_gradient
+from training.learning.products import (
+    affine,
+    bias_gradient,
+    input_gradient,
+    weight_gradient,
+)
 
 
 @dataclass(frozen=True)
@@ -153,9 +158,8 @@ class _Net:
         """Sets the gradients, given the inputs of every layer and the output's gradient."""
         weights = (*self.rounded.weights[:-1], self.layers.weights[-1])
         for i in reversed(range(len(weights))):
-            bias_gradient = self.gradients.biases[i]
             weight_gradient(inputs[i], dy, self.gradients.weights[i])
-            torch.sum(dy, dim=-2, keepdim=True, dtype=bias_gradient.dtype, out=bias_gradient)
+            bias_gradient(dy, self.gradients.biases[i])
             if i > 0:
                 dx = input_gradient(dy, weights[i])
                 # The gradient where the ReLU let something through, 0 elsewhere.
