@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,12 @@ MEMBERS = {
         10: ["FP16", "BF16", "INT8", "TF32", "OBEY_PRECISION_CONSTRAINTS", "VERSION_COMPATIBLE"],
         11: ["TF32", "VERSION_COMPATIBLE"],
     },
-    "DataType": {8: ["FLOAT", "HALF", "INT8"], 10: ["FLOAT", "HALF", "INT8", "BF16"]},
+    "TacticSource": {8: ["CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS"]},
+    "LayerType": {8: ["CONSTANT", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "ELEMENTWISE"]},
+    "DataType": {
+        8: ["FLOAT", "HALF", "INT8", "INT32"],
+        10: ["FLOAT", "HALF", "INT8", "INT32", "BF16"],
+    },
     "MemoryPoolType": {8: ["WORKSPACE"]},
     "TensorIOMode": {8: ["NONE", "INPUT", "OUTPUT"]},
     "ErrorCode": {8: ["SUCCESS", "MODEL_DESERIALIZE_FAILED", "UNSUPPORTED_NODE"]},
@@ -50,6 +55,89 @@ class Bound:
         if not name.startswith("_") and not hasattr(type(self), name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         object.__setattr__(self, name, value)
+
+
+class Layer(Bound):
+    """An ILayer of an untyped network: it may be told its precision, unless it has a type."""
+
+    precision: Any = None
+
+    def __init__(self, kind: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        self._kind, self._inputs, self._outputs = kind, inputs, outputs
+        self._types: dict[int, Any] = {}
+
+    @property
+    def type(self) -> Any:
+        return self._kind
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self._inputs)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self._outputs)
+
+    def get_input(self, index: int) -> Any:
+        return self._inputs[index]
+
+    def get_output(self, index: int) -> Any:
+        return self._outputs[index]
+
+    def set_output_type(self, index: int, dtype: Any) -> None:
+        self._types[index] = dtype
+
+
+def layers(trt: Any, graph: onnx.GraphProto) -> list[Any]:
+    """What a parser makes of a graph: a layer for each constant and node, types where explicit."""
+    kinds, types = trt.LayerType, trt.DataType
+    by_onnx = {1: types.FLOAT, 3: types.INT8, 6: types.INT32, 7: types.INT32, 10: types.HALF}
+    explicit = {"Cast": kinds.CAST, "QuantizeLinear": kinds.QUANTIZE}
+    explicit["DequantizeLinear"] = kinds.DEQUANTIZE
+    tensors = {
+        one.name: SimpleNamespace(name=one.name, dtype=by_onnx.get(one.data_type, types.FLOAT))
+        for one in graph.initializer
+    }
+    made = [Layer(kinds.CONSTANT, [], [tensor]) for tensor in tensors.values()]
+    for node in graph.node:
+        # Of a node without a type of its own an untyped network says float, whatever goes in.
+        kind = next((by_onnx.get(one.i) for one in node.attribute if one.name == "to"), None)
+        if node.op_type in ("ArgMax", "ArgMin"):
+            kind = types.INT32
+        for name in node.output:
+            tensors[name] = SimpleNamespace(name=name, dtype=types.FLOAT if kind is None else kind)
+        made.append(
+            Layer(
+                explicit.get(node.op_type, kinds.ELEMENTWISE),
+                [tensors.get(name) for name in node.input],
+                [tensors[name] for name in node.output],
+            )
+        )
+    return made
+
+
+def check_untyped_build(trt: Any, network: Any, config: Any) -> None:
+    """What a builder before TensorRT 10 must have been told, so that the types are the graph's."""
+    assert config._tactics == 0b1000, "cuBLAS and cuDNN are to be left out"
+    flags = {flag.name for flag in config._flags}
+    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(network._model)).graph
+    kinds = {one.name: one.type.tensor_type.elem_type for one in graph.value_info}
+    is_quantised = any(node.op_type == "QuantizeLinear" for node in graph.node)
+    assert ("INT8" in flags) == is_quantised
+    assert {"FP16", "OBEY_PRECISION_CONSTRAINTS"} & flags in (
+        set(),
+        {"FP16", "OBEY_PRECISION_CONSTRAINTS"},
+    )
+    if "FP16" not in flags:
+        assert 10 not in kinds.values(), "float16 in the graph, and not allowed"
+        return
+    for layer in network._layers:
+        output = layer._outputs[0]
+        if layer.type.name in ("CONSTANT", "CAST"):
+            assert (layer.precision, layer._types) == (None, {}), "it has its type"
+        elif output.dtype != trt.DataType.INT32:
+            wanted = trt.DataType.HALF if kinds.get(output.name) == 10 else trt.DataType.FLOAT
+            assert (layer.precision, layer._types) == (wanted, {0: wanted}), output.name
 
 
 def install_doubles(
@@ -102,12 +190,23 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
             self._cache: Any = None
             self._flags = {trt.BuilderFlag.TF32}
             self._pools: dict[Any, int] = {}
+            self._tactics = 0b1111
 
         def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
             self._pools[trt.MemoryPoolType(pool)] = pool_size
 
+        def set_flag(self, flag: Any) -> None:
+            self._flags.add(trt.BuilderFlag(flag))
+
         def clear_flag(self, flag: Any) -> None:
             self._flags.discard(trt.BuilderFlag(flag))
+
+        def get_tactic_sources(self) -> int:
+            return self._tactics
+
+        def set_tactic_sources(self, tactic_sources: int) -> bool:
+            self._tactics = tactic_sources
+            return True
 
         def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
             return ITimingCache(serialized_timing_cache)
@@ -125,6 +224,14 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
         def __init__(self, flags: int) -> None:
             self._flags = flags
             self._model = b""
+            self._layers: list[Any] = []
+
+        @property
+        def num_layers(self) -> int:
+            return len(self._layers)
+
+        def get_layer(self, index: int) -> Any:
+            return self._layers[index]
 
     class Builder(Bound):
         def __init__(self, logger: Any) -> None:
@@ -141,6 +248,8 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
             batch = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
             assert network._flags == 1 << int(batch if typed is None else typed)
             assert trt.BuilderFlag.TF32 not in config._flags
+            if typed is None:
+                check_untyped_build(trt, network, config)
             assert config._pools[trt.MemoryPoolType.WORKSPACE] >= 1 << 20
             monitor = getattr(config, "progress_monitor", None)
             if monitor is not None:
@@ -175,10 +284,12 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
 
         def parse(self, model: bytes, path: str | None = None) -> bool:
             try:
-                nodes = list(onnx.load_model_from_string(model).graph.node)
+                graph = onnx.load_model_from_string(model).graph
+                nodes = list(graph.node)
             except Exception:
                 self._errors = [ParserError(-1, "")]
                 return False
+            self._network._layers = layers(trt, graph)
             unknown = [i for i, node in enumerate(nodes) if node.op_type == UNKNOWN]
             self._errors = [ParserError(i, nodes[i].op_type) for i in unknown]
             self._network._model = model

@@ -1,6 +1,7 @@
 """From an ONNX graph to a TensorRT engine, on the device that will run it.
 
-One path for TensorRT 8.5 to 11: precision lies in the graph, not in flags of the builder.
+One path for TensorRT 8.5 to 11: precision lies in the graph. Before TensorRT 10 the builder must
+be told to keep to it (`untyped.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from iql_ros.backends.tensorrt_machine import Machine, is_typed, make_log, start
+from iql_ros.backends.untyped import constrain
+from iql_ros.bundles.precision import Precision
 from iql_ros.errors import BundleError
 
 Progress = Callable[[str, int, int], None]
@@ -33,6 +36,7 @@ def build_engine(
     machine: Machine,
     graph: bytes,
     *,
+    precision: Precision,
     workspace_mb: int,
     timing: bytes = b"",
     progress: Progress | None = None,
@@ -40,7 +44,8 @@ def build_engine(
     """Builds an engine; seconds to minutes.
 
     Args:
-        graph: an ONNX model with fixed shapes.
+        graph: an ONNX model with fixed shapes, already at the precision.
+        precision: that of the graph.
         workspace_mb: device memory that a tactic may use as scratch.
         timing: measurements of earlier builds, from `Built.timing`; others are ignored.
         progress: told how far the build is.
@@ -59,6 +64,8 @@ def build_engine(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
     config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are no float32
+    if not is_typed(trt):
+        constrain(trt, network, config, precision)
     cache = config.create_timing_cache(timing)
     if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)

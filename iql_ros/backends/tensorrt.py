@@ -108,7 +108,7 @@ def compile_bundle(
 def engine_key(bundle: Bundle, machine: Machine, options: Options) -> EngineKey:
     """All that this machine's engine of a bundle depends on."""
     flags = [f"recipe={RECIPE}", f"workspace={options.workspace_mb}MB", "tf32=off"]
-    flags.append("typed" if is_typed(machine.trt) else "untyped")
+    flags.append("typed" if is_typed(machine.trt) else "constrained cublas=off")
     if options.precision == "int8":  # the golden pairs set its ranges
         flags.append(f"calibration={bundle.manifest.files[GOLDEN_FILE].sha256}")
     return EngineKey(
@@ -157,6 +157,7 @@ def _build(
     built = build_engine(
         machine,
         at_precision(bundle.policy, options.precision, states),
+        precision=options.precision,
         workspace_mb=options.workspace_mb,
         timing=read_timing(timing),
         progress=progress,

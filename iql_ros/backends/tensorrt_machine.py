@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iql_ros.backends.cuda import Device, cuda_runtime, find_device, is_jetson
+from iql_ros.backends.untyped import check_untyped
 from iql_ros.bundles.precision import Precision
 from iql_ros.errors import BundleError
 
@@ -60,11 +61,8 @@ def is_typed(trt: Any) -> bool:
 
 def check_precision(trt: Any, device: Device, precision: Precision) -> None:
     """Raises BundleError if TensorRT or the device does not run a precision."""
-    if precision != "fp32" and not is_typed(trt):
-        raise BundleError(
-            f"precision {precision} needs TensorRT 10, here is {trt.__version__}, which would "
-            f"choose the precision of each layer itself: use fp32, or update (JetPack 6.1 has 10.3)"
-        )
+    if not is_typed(trt):
+        check_untyped(trt, precision)
     if precision == "bf16" and float(device.compute_capability) < 8:
         raise BundleError(
             f"precision bf16 needs compute capability 8.0, {device.name} has "

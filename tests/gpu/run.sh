@@ -5,12 +5,15 @@
 #   tests/gpu/run.sh WHEELS [pytest arguments]    on the GPU machine
 #
 # Both machines need the same Python version and processor. CUDA=12 (the default) or CUDA=13
-# chooses the packages by what nvidia-smi shows. What is measured is printed at the end.
+# chooses the packages by what nvidia-smi shows; TENSORRT='tensorrt==8.6.0' takes another
+# TensorRT than the newest, here the version of JetPack 6.0, which is for Python 3.10 and
+# CUDA 12. PYTHON=python3.10 names the interpreter. What is measured is printed at the end.
 set -eu
 
 cuda=${CUDA:-12}
 needs="cryptography numpy onnx onnxruntime pydantic>=2 pytest pyyaml rich rosbags>=0.11 typer typing-extensions"
-gpu="cuda-bindings==$cuda.* tensorrt-cu$cuda"
+python=${PYTHON:-python3}
+gpu="cuda-bindings==$cuda.* ${TENSORRT:-tensorrt-cu$cuda}"
 site=""
 # On a Jetson TensorRT lies in the system's packages; elsewhere they may not interfere.
 if [ -e /etc/nv_tegra_release ]; then
@@ -23,18 +26,18 @@ if [ "${1:-}" = --fetch ]; then
     mkdir -p "$2"
     # pip wheel, not download: TensorRT's own package is a stub that fetches its libraries.
     # shellcheck disable=SC2086
-    python3 -m pip wheel --wheel-dir "$2" $needs $gpu --extra-index-url https://pypi.nvidia.com
+    $python -m pip wheel --wheel-dir "$2" $needs $gpu --extra-index-url https://pypi.nvidia.com
     exit
 fi
 
-[ -d "${1:-}" ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -d "${1:-}" ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 wheels=$(cd "$1" && pwd)
 shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # shellcheck disable=SC2086
-python3 -m venv $site "$work/venv"
+$python -m venv $site "$work/venv"
 # shellcheck disable=SC2086
 "$work/venv/bin/pip" install --quiet --no-index --find-links "$wheels" $needs
 for one in $gpu; do
