@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -136,7 +137,8 @@ class FastIql:
         of_state = self.value.forward(observations)
         self._lane.join()
         with self._lane.beside():  # neither needs V
-            of_pair, of_action = self.critic.forward(pairs), self.actor.forward(observations)
+            of_pair = self.critic.forward(pairs)
+            of_action = self._density(self.actor.forward(observations), actions)
         led = self.members[0].led_expectile
         tau = expectile if led is None else led.tau
         of_value = self._descend_value(of_state, target_q, tau)
@@ -147,13 +149,16 @@ class FastIql:
 
         target, advantage = rewards + self.config.discount * masks * next_v, target_q - v
         self._lane.join()
+        both_optimiser = self.optimisers["actor_and_critic"]
         with self._lane.beside():
-            of_actor = self._actor_gradient(of_action, actions, advantage)
+            of_actor = self._actor_gradient(of_action, advantage)
+            if train_all:
+                descend(both_optimiser, self.actor)
         of_critic = self._critic_gradient(of_pair, target)
-        self._lane.join()
         if train_all:
-            descend(self.optimisers["actor_and_critic"])
+            descend(both_optimiser, self.critic)
             self.target_critic.flat.data.lerp_(self.critic.flat.data, self.config.polyak)
+        self._lane.join()
         return torch.stack([of_value, of_critic, of_actor], dim=-1)
 
     def _descend_value(self, through: Pass, target_q: Tensor, expectile: float | Tensor) -> Tensor:
@@ -162,7 +167,7 @@ class FastIql:
         weighted = (expectile - (u < 0).to(u.dtype)).abs() * u
         loss = (weighted * u).mean(dim=-1)
         self.value.backward(through, weighted.mul_(-2.0 / u.shape[-1]).unsqueeze(-1))
-        descend(self.optimisers["value"])
+        descend(self.optimisers["value"], self.value)
         return loss
 
     def _critic_gradient(self, through: Pass, target: Tensor) -> Tensor:
@@ -173,21 +178,26 @@ class FastIql:
         self.critic.backward(through, dq.view_as(through.output))
         return loss
 
-    def _actor_gradient(self, through: Pass, actions: Tensor, advantage: Tensor) -> Tensor:
-        """Fills the actor's gradient; returns the losses -E[w log pi(a|s)], (S,)."""
-        config = self.config
-        weights = (config.inverse_temperature * advantage).exp_()
-        shares = weights.clamp_(max=config.advantage_weight_max).div_(weights.shape[-1])
-        squash = config.actor != "unsquashed"
+    def _density(self, through: Pass, actions: Tensor) -> _Density:
+        """Returns what -log pi(a|s) and its gradient need of the actor's pass."""
+        squash = self.config.actor != "unsquashed"
         mean = torch.tanh(through.output) if squash else through.output
         log_std = self.actor.extra.clamp(LOG_STD_MIN, LOG_STD_MAX)
         precision = torch.exp(-log_std).unsqueeze(1)
         excess = (mean - actions) * precision
-        dmean = excess * shares.unsqueeze(-1) * precision
-        self.actor.backward(through, torch.ops.aten.tanh_backward(dmean, mean) if squash else dmean)
+        dmean = excess * precision
+        dy = torch.ops.aten.tanh_backward(dmean, mean) if squash else dmean
+        return _Density(through, log_std, excess.square(), dy)
+
+    def _actor_gradient(self, density: _Density, advantage: Tensor) -> Tensor:
+        """Fills the actor's gradient; returns the losses -E[w log pi(a|s)], (S,)."""
+        config, log_std = self.config, density.log_std
+        weights = (config.inverse_temperature * advantage).exp_()
+        shares = weights.clamp_(max=config.advantage_weight_max).div_(weights.shape[-1])
+        self.actor.backward(density.through, density.gradient * shares.unsqueeze(-1))
 
         # -log pi = 1/2 sum of excess^2 + log std, and a constant; summed over batch by shares.
-        squares = (shares.unsqueeze(1) @ excess.square()).squeeze(1)
+        squares = (shares.unsqueeze(1) @ density.squares).squeeze(1)
         total = shares.sum(dim=-1, keepdim=True)
         if config.actor != "deterministic":
             inside = self.actor.extra == log_std  # beyond its bounds nothing pulls
@@ -218,6 +228,23 @@ class FastIql:
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
         """Sets the first member's weights."""
         return self.members[0].load_state_dict(state_dict)
+
+
+@dataclass(frozen=True)
+class _Density:
+    """-log pi(a|s) of a batch, up to the weights of its transitions.
+
+    Attributes:
+        through: the actor's pass.
+        log_std: (S, A).
+        squares: ((mean - a) / std)^2, (S, B, A).
+        gradient: of -log pi by the actor's output, (S, B, A).
+    """
+
+    through: Pass
+    log_std: Tensor
+    squares: Tensor
+    gradient: Tensor
 
 
 def _adopt_member(member: Iql, s: int, into: FastIql) -> None:

@@ -31,26 +31,26 @@ def flat_adam(learning_rate: float, *stacks: Stack) -> Adam:
     return adam
 
 
-def descend(adam: Optimizer) -> None:
-    """Takes one step of every group, as `adam.step()` would."""
-    for group in adam.param_groups:
-        (flat,) = group["params"]
-        state: dict[str, Tensor] = adam.state[flat]
-        state["step"].add_(1)
-        count = PIECES if flat.device.type == "cuda" else 1
-        values = flat.data.chunk(count)
-        torch._fused_adam_(
-            values,
-            flat.grad.chunk(count),
-            state["exp_avg"].chunk(count),
-            state["exp_avg_sq"].chunk(count),
-            [],
-            [state["step"]] * len(values),
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
+def descend(adam: Optimizer, stack: Stack) -> None:
+    """Takes the step of one stack's group, as `adam.step()` would."""
+    flat, gradient = stack.flat, stack.gradient
+    (group,) = (group for group in adam.param_groups if group["params"][0] is flat)
+    state: dict[str, Tensor] = adam.state[flat]
+    state["step"].add_(1)
+    count = PIECES if flat.device.type == "cuda" else 1
+    values = flat.data.chunk(count)
+    torch._fused_adam_(
+        values,
+        gradient.chunk(count),
+        state["exp_avg"].chunk(count),
+        state["exp_avg_sq"].chunk(count),
+        [],
+        [state["step"]] * len(values),
+        lr=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )

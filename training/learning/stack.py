@@ -54,7 +54,7 @@ class Stack:
     """G multilayer perceptrons with ReLU between the layers.
 
     Attributes:
-        flat: every parameter, (P,); its `grad` is filled by `backward`.
+        flat, gradient: every parameter, (P,), and its `grad`, which `backward` fills.
         layers: views into `flat`.
         extra, extra_gradient: (G, extra), parameters at the end of `flat` that belong to no
             layer, and their place in its `grad`; whoever uses them fills that.
@@ -86,9 +86,9 @@ class Stack:
         values = like.new_zeros(sum(map(prod, shapes)))
         self._shapes = shapes
         self.flat = nn.Parameter(values)
-        self.flat.grad = torch.zeros_like(values)
+        self.gradient = self.flat.grad = torch.zeros_like(values)
         self.layers, self.extra = _views(values, shapes)
-        gradients, self.extra_gradient = _views(self.flat.grad, shapes)
+        gradients, self.extra_gradient = _views(self.gradient, shapes)
         self._products = products
         self._rounded = None if products == like.dtype else values.to(products)
         rounded = self.layers if self._rounded is None else _views(self._rounded, shapes)[0]
