@@ -7,7 +7,9 @@ slices, timed in their own CPU seconds, so that whatever else runs here slows al
 figure is the median over the slices, a ratio the median of the ratios within a turn. Without
 --peer-python d3rlpy is left out; with it, it runs with and without `compile_graph`, and the
 faster counts. `gemm_floor_*` are the update's matrix products alone, as ours makes them;
-`gemm_floor_f32_mkl` as `torch.mm` does. On a machine with a GPU the captured update follows.
+`gemm_floor_f32_mkl` as `torch.mm` does. `from_disk` trains on a file whose pages are dropped
+before every block, beside the same from memory, by the wall clock. On a machine with a GPU the
+captured update follows.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,6 +35,7 @@ from training.learning.fast import FastIql
 from training.learning.iql import Iql
 from training.learning.learner import draw_block, run_block
 from training.learning.products import has_fast_bfloat16
+from training.learning.store import TRANSITIONS, Store, open_shuffled, write_shuffled
 
 OBSERVATIONS, ACTIONS, ROWS = 11, 3, 20_000
 CONFIG = TrainConfig(hidden=(256, 256), batch_size=256, steps=1_000_000)
@@ -59,6 +63,7 @@ def main() -> None:
                     _Peer(arguments.peer_python, updates, compiled=compiled)
                 ).slice
         results = _race(contestants, updates, rounds)
+    results |= _from_disk(arguments.quick)
     if torch.cuda.is_available():
         results |= _on_gpu(arguments.quick)
     report("train", arguments.quick, results)
@@ -181,6 +186,33 @@ def _race(contestants: dict[str, Contestant], updates: int, rounds: int) -> dict
         floor = us.replace("ours", "gemm_floor")
         ratios[f"{us} / {floor}"] = ratio(us, floor)
     return {"updates_per_s": rates, "ratios": ratios, "d3rlpy_setting": peer}
+
+
+def _from_disk(quick: bool) -> dict[str, object]:
+    """Updates per second on transitions from memory and from disk, in turns, by the wall clock."""
+    blocks, updates = (2, 10) if quick else (10, 100)
+    config = CONFIG.model_copy(update={"log_every": updates})
+    columns = 2 * OBSERVATIONS + ACTIONS + 2
+    rows = 200_000 if quick else 4_000_000
+    learners = {name: FastIql([_iql(config)]) for name in ("memory", "disk")}
+    seconds: dict[str, list[float]] = {name: [] for name in learners}
+    with tempfile.TemporaryDirectory(prefix="iql_ros_train_") as folder:
+        path = Path(folder) / TRANSITIONS
+        parts = (_transitions() for _ in range(rows // ROWS))
+        write_shuffled(path, parts, rows, columns, seed=0)
+        stores = {"memory": Store(_transitions()), "disk": open_shuffled(path, rows, columns)}
+        for block in range(blocks + 1):
+            progress(f"memory and disk, turn {block} of {blocks}")
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            for name, learner in learners.items():
+                began = time.perf_counter()
+                data, drawn = stores[name].draw(config, block)
+                run_block(learner, data, drawn, block * updates)
+                if block:
+                    seconds[name].append(time.perf_counter() - began)
+    loss = statistics.median(m / d for m, d in zip(*seconds.values(), strict=True))
+    return {"from_disk": {"file_mb": 4 * rows * columns >> 20, "speed_over_memory": round(loss, 3)}}
 
 
 def _on_gpu(quick: bool) -> dict[str, object]:
