@@ -26,6 +26,8 @@ pytestmark = [
 
 CONFIG = TrainConfig(hidden=(256, 256), steps=10_000, value_warm_up=20)
 SIZES = 11, 3
+EVERY = {"log_every": 10, "evaluate_every": 20, "checkpoint_every": 20}
+SHORT = TrainConfig(steps=60, hidden=(16,), batch_size=32, device="cuda", **EVERY)
 
 
 def members(seeds: int, device: str, dtype: torch.dtype = torch.float32) -> list[Iql]:
@@ -43,6 +45,15 @@ def transitions(rows: int = 5000) -> torch.Tensor:
 def draws(updates: int, *seeds: int) -> torch.Tensor:
     rng = torch.Generator().manual_seed(1)
     return torch.randint(5000, (updates, *seeds, 256), generator=rng)
+
+
+def stop(step: int, losses: object, rate: float) -> None:
+    if step == 30:
+        raise KeyboardInterrupt
+
+
+def quiet(step: int, losses: object, rate: float) -> None:
+    """Shows nothing."""
 
 
 @pytest.mark.parametrize("seeds", [(), (3,)])
@@ -77,21 +88,11 @@ def test_a_captured_run_is_the_same_twice() -> None:
 
 
 def test_a_run_on_the_gpu_resumes_exactly_and_loads_on_the_cpu(tmp_path: Path) -> None:
-    intervals = {"log_every": 10, "evaluate_every": 20, "checkpoint_every": 20}
-    config = TrainConfig(steps=60, hidden=(16,), batch_size=32, device="cuda", **intervals)
     dataset = write_point_dataset(tmp_path / "data.h5")
-
-    def stop(step: int, losses: object, rate: float) -> None:
-        if step == 30:
-            raise KeyboardInterrupt
-
-    def quiet(step: int, losses: object, rate: float) -> None:
-        """Shows nothing."""
-
-    train(dataset, tmp_path / "whole", config, progress=quiet)
+    train(dataset, tmp_path / "whole", SHORT, progress=quiet)
     with pytest.raises(KeyboardInterrupt):
-        train(dataset, tmp_path / "stopped", config, progress=stop)
-    train(dataset, tmp_path / "stopped", config, resume=True, progress=quiet)
+        train(dataset, tmp_path / "stopped", SHORT, progress=stop)
+    train(dataset, tmp_path / "stopped", SHORT, resume=True, progress=quiet)
 
     ours, theirs = (load_run(tmp_path / name).learner.state_dict() for name in ("stopped", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -99,23 +100,13 @@ def test_a_run_on_the_gpu_resumes_exactly_and_loads_on_the_cpu(tmp_path: Path) -
 
 
 def test_seeds_on_the_gpu_resume_exactly_and_load_on_the_cpu(tmp_path: Path) -> None:
-    intervals = {"log_every": 10, "evaluate_every": 20, "checkpoint_every": 20}
-    config = TrainConfig(steps=60, hidden=(16,), batch_size=32, device="cuda", **intervals)
     dataset = write_point_dataset(tmp_path / "data.h5")
-
-    def stop(step: int, losses: object, rate: float) -> None:
-        if step == 30:
-            raise KeyboardInterrupt
-
-    def quiet(step: int, losses: object, rate: float) -> None:
-        """Shows nothing."""
-
     seeds = 0, 1, 2
-    train_together(dataset, tmp_path / "whole", config, seeds, progress=quiet)
+    train_together(dataset, tmp_path / "whole", SHORT, seeds, progress=quiet)
     with pytest.raises(KeyboardInterrupt):
-        train_together(dataset, tmp_path / "stopped", config, seeds, progress=stop)
-    train_together(dataset, tmp_path / "stopped", config, seeds, resume=True, progress=quiet)
-    train(dataset, tmp_path / "alone", config, progress=quiet)
+        train_together(dataset, tmp_path / "stopped", SHORT, seeds, progress=stop)
+    train_together(dataset, tmp_path / "stopped", SHORT, seeds, resume=True, progress=quiet)
+    train(dataset, tmp_path / "alone", SHORT, progress=quiet)
 
     for seed in seeds:
         ours, theirs = (
