@@ -229,6 +229,9 @@ def export(
     samples: Annotated[
         int | None, typer.Option(min=1, help="of a sampled policy: actions to choose from")
     ] = None,
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="it draws its actions, not the likeliest or best")
+    ] = False,
     force: ForceOption = False,
 ) -> None:
     """Exports a run's policy to a bundle, and verifies it.
@@ -236,7 +239,7 @@ def export(
     Example: `iql-ros export runs/a --out bundle`
     """
     path = room("training.export").export_run(
-        run_folder, out, dataset=dataset, samples=samples, force=force
+        run_folder, out, dataset=dataset, samples=samples, stochastic=stochastic, force=force
     )
     out_console.print(f"verified bundle in {path}")
 

@@ -353,10 +353,10 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
             return True
 
         def _compute(self) -> None:
-            (action,) = self._engine._session.run(
-                ["action"], {"observation": self._arrays["observation"].copy()}
-            )
-            self._arrays["action"][:] = action
+            inputs = {
+                name: array.copy() for name, array in self._arrays.items() if name != "action"
+            }
+            (self._arrays["action"][:],) = self._engine._session.run(["action"], inputs)
 
     class Runtime(Bound):
         def __init__(self, logger: Any) -> None:

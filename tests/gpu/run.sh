@@ -5,7 +5,7 @@
 #   tests/gpu/run.sh WHEELS [pytest arguments]    on the GPU machine
 #
 # Both machines need the same Python version and processor. CUDA=12 (the default) or CUDA=13
-# chooses the packages by what nvidia-smi shows; TENSORRT='tensorrt==8.6.0' takes another
+# chooses the packages by what nvidia-smi shows; TENSORRT='tensorrt==8.6.0 nvidia-cudnn-cu12==8.*' takes another
 # TensorRT than the newest, here the version of JetPack 6.0, which is for Python 3.10 and
 # CUDA 12. PYTHON=python3.10 names the interpreter. What is measured is printed at the end.
 set -eu

@@ -62,13 +62,13 @@ class MixtureActor(nn.Module):
 
         Args:
             parameters: (B, M (1 + 2 A)).
-            uniform: chooses the part of each action, in (0, 1), shape (N,).
-            normal: its place within the part, shape (N, A).
+            uniform: chooses the part of each action, in (0, 1), shape (N,) or (B, N).
+            normal: its place within the part, shape (N, A) or (B, N, A).
         """
         logits, means, log_stds = self.parts(parameters)
         # The last part's share is left out, so that rounding cannot choose one beyond it.
         edges = logits.softmax(dim=1).cumsum(dim=1)[:, :-1]
-        part = (uniform[None, :, None] > edges[:, None]).sum(dim=2)
+        part = (uniform[..., None] > edges[:, None]).sum(dim=2)
         chosen = part[..., None].expand(-1, -1, self.action_size)
         action = means.gather(1, chosen) + log_stds.exp().gather(1, chosen) * normal
         return action.clamp(-1.0, 1.0)
