@@ -152,6 +152,12 @@ class Manifest(_Model):
         return self
 
 
+class Document(Manifest):
+    """`bundle.json` as it lies in the folder, for its JSON Schema."""
+
+    digest: Digest = Field(description="SHA-256 of this file without this key")
+
+
 def io_of(contract: Contract, noise: Noise | None = None) -> Io:
     """The graph signature that a contract asks for, with the noise of a policy that draws."""
     return Io(
