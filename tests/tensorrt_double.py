@@ -272,6 +272,8 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
             return kinds.MODEL_DESERIALIZE_FAILED if broken else kinds.UNSUPPORTED_NODE
 
         def desc(self) -> str:
+            if major < 10:  # it does not say of what
+                return 'Assertion failed: creator && "Plugin not found"'
             return f"No importer registered for op: {self._operator}"
 
         def node(self) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from iql_ros.backends.cuda import call
@@ -213,6 +214,32 @@ def test_latency(
     report(machine, test="latency", net=net, precision=precision, **figures)
     # A robot at 500 Hz has 2 ms; a call that takes half of it is no backend for it.
     assert figures["graph spin"]["p50_us"] < 1000
+
+
+def test_unsupported_operator_is_named(machine: Machine, bundle: Bundle, options: Options) -> None:
+    model = onnx.load_model_from_string(bundle.policy)
+    model.graph.node[3].op_type = "Frobnicate"
+    other = replace(bundle, policy=model.SerializeToString())
+    with pytest.raises(BundleError, match=r"not support operator 'Frobnicate': .*\(node 3 of"):
+        compile_bundle(other, options)
+
+
+def test_device_without_memory_is_named(machine: Machine, bundle: Bundle, options: Options) -> None:
+    cuda, held = machine.cuda, []
+    size = 1 << 36
+    try:
+        while size > 1 << 20:  # all that is there, in ever smaller pieces
+            status, pointer = cuda.cudaMalloc(size)
+            if status == 0:
+                held.append(pointer)
+            else:
+                cuda.cudaGetLastError()
+                size //= 2
+        with pytest.raises(BundleError, match=r"memory|cudaErrorMemoryAllocation"):
+            compile_bundle(bundle, options)
+    finally:
+        for pointer in held:
+            cuda.cudaFree(pointer)
 
 
 @pytest.mark.parametrize("folder", os.environ.get("IQL_ROS_GPU_BUNDLES", "").split(":"))
