@@ -97,7 +97,7 @@ def check_signature(
         ("output", outputs, {output.name: output.shape}),
     ):
         wanted = [(name, "tensor(float)", shape) for name, shape in shapes.items()]
-        if list(found) != wanted:
+        if sorted(found) != sorted(wanted):  # an engine may list them in another order
             raise BundleError(
                 f"{where}: {role} is {found}, the contract asks for {wanted}: "
                 f"export the bundle again"
