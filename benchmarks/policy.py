@@ -1,7 +1,8 @@
 """One step of a policy, batch 1, on every backend that is here: hot and at a robot's pace.
 
 Beside them torch eager in the same run, and ONNX Runtime's own `run_with_iobinding`, whose
-distance to ours is what our call costs. Contestants take turns; paced calls follow a sleep, as
+distance to ours is what our call costs, and the net's matrix products alone, below which no
+runtime gets in float32. Contestants take turns; paced calls follow a sleep, as
 in a control loop, when no cache is warm.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks._policy_floor import products_alone
 from benchmarks._random_bundle import write_random_bundle
 from benchmarks._report import parse_arguments, progress, report
 from iql_ros.bundle import Bundle
@@ -57,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for net, config in NETS.items():
             bundle, torch_call = _bundle(Path(folder) / net, config)
-            calls = {**_backends(bundle), "torch": torch_call}
+            calls = {**_backends(bundle), "torch": torch_call, **products_alone(bundle.policy)}
             pacings = {"hot": (None, hot_calls)} | {
                 f"{rate}_hz": (rate, paced_calls) for rate in RATES_HZ
             }
@@ -75,6 +77,14 @@ def main() -> None:
                 figures["import_rss_mb"] = _import_rss_mb(bundle)
     figures["onnx_times_faster_than_torch_hot"] = {
         net: round(p50_us["torch"][net]["hot"] / p50_us["onnx"][net]["hot"], 2) for net in NETS
+    }
+    figures["onnx_times_its_matrix_products_hot"] = {
+        net: round(
+            p50_us["onnx"][net]["hot"]
+            / min(p50_us[name][net]["hot"] for name in p50_us if name.startswith("products")),
+            2,
+        )
+        for net in NETS
     }
     report("policy", arguments.quick, {"p50_us": p50_us, "p99_us": p99_us, **figures})
 

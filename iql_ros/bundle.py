@@ -125,9 +125,10 @@ def _embedded_contract(manifest: Manifest, where: str) -> Contract:
             f"{where}: contract_digest is {manifest.contract_digest[:16]}…, the contract in it "
             f"has {contract.digest()[:16]}… in canonical form: export the bundle again"
         )
-    if manifest.io != io_of(contract):
+    expected = io_of(contract, manifest.io.noise)
+    if manifest.io != expected:
         raise BundleError(
-            f"{where}: io is {manifest.io}, its contract asks for {io_of(contract)}: "
+            f"{where}: io is {manifest.io}, its contract asks for {expected}: "
             f"export the bundle again"
         )
     size = contract.observation_size

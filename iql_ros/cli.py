@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from iql_ros import __version__
+from iql_ros.bundles.format import Document
 from iql_ros.contract import Contract, load_contract, require_same
 from iql_ros.errors import IqlRosError
 from iql_ros.files import write_text
@@ -58,14 +60,26 @@ SameContractOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="replace what is there")]
 
 
+class Schema(str, Enum):
+    """What has a JSON Schema."""
+
+    contract = "contract"
+    bundle = "bundle"
+
+
 @app.command()
-def schema() -> None:
-    """Prints the JSON Schema of a contract, so that an editor completes the YAML.
+def schema(
+    of: Annotated[Schema, typer.Argument(help="a contract, or a bundle's bundle.json")] = (
+        Schema.contract
+    ),
+) -> None:
+    """Prints the JSON Schema of a contract, so that an editor completes the YAML, or of a bundle.
 
     Example: `iql-ros schema > contract.schema.json`, then put
     `# yaml-language-server: $schema=contract.schema.json` on the contract's first line.
     """
-    print(json.dumps(Contract.model_json_schema(), indent=2))
+    model = Contract if of is Schema.contract else Document
+    print(json.dumps(model.model_json_schema(), indent=2))
 
 
 @app.command()
@@ -238,6 +252,9 @@ def export(
     samples: Annotated[
         int | None, typer.Option(min=1, help="of a sampled policy: actions to choose from")
     ] = None,
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="it draws its actions, not the likeliest or best")
+    ] = False,
     force: ForceOption = False,
 ) -> None:
     """Exports a run's policy to a bundle, and verifies it.
@@ -245,7 +262,7 @@ def export(
     Example: `iql-ros export runs/a --out bundle`
     """
     path = room("training.export").export_run(
-        run_folder, out, dataset=dataset, samples=samples, force=force
+        run_folder, out, dataset=dataset, samples=samples, stochastic=stochastic, force=force
     )
     out_console.print(f"verified bundle in {path}")
 

@@ -272,6 +272,8 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
             return kinds.MODEL_DESERIALIZE_FAILED if broken else kinds.UNSUPPORTED_NODE
 
         def desc(self) -> str:
+            if major < 10:  # it does not say of what
+                return 'Assertion failed: creator && "Plugin not found"'
             return f"No importer registered for op: {self._operator}"
 
         def node(self) -> int:
@@ -353,10 +355,10 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
             return True
 
         def _compute(self) -> None:
-            (action,) = self._engine._session.run(
-                ["action"], {"observation": self._arrays["observation"].copy()}
-            )
-            self._arrays["action"][:] = action
+            inputs = {
+                name: array.copy() for name, array in self._arrays.items() if name != "action"
+            }
+            (self._arrays["action"][:],) = self._engine._session.run(["action"], inputs)
 
     class Runtime(Bound):
         def __init__(self, logger: Any) -> None:

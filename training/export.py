@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 import iql_ros
-from iql_ros.bundles.format import OPSET, Provenance, graph_metadata, io_of
+from iql_ros.bundles.format import OPSET, Noise, Provenance, Tensor, graph_metadata, io_of
 from iql_ros.bundles.golden import MIN_PAIRS, TOLERANCE, Golden
+from iql_ros.bundles.noise import noise_rows
 from iql_ros.bundles.writing import save_bundle
 from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
 from training.datasets.dataset import Dataset, load_dataset
+from training.learning.networks import DeployedPolicy
 from training.learning.preparing import split_run
 from training.learning.run import Run, load_run
 from training.support import fit_support
@@ -38,6 +40,7 @@ def export_run(
     *,
     dataset: str | Path | None = None,
     samples: int | None = None,
+    stochastic: bool = False,
     force: bool = False,
 ) -> Path:
     """Writes the policy of a run as a bundle, which is verified before it gets its name.
@@ -47,6 +50,7 @@ def export_run(
         out: folder to create.
         dataset: the run's dataset, if it no longer lies where it was.
         samples: how many actions the policy chooses from, if not as many as its config says.
+        stochastic: the policy draws its actions, from noise that is its graph's second input.
         force: replace the bundle that is there.
 
     Returns:
@@ -55,10 +59,10 @@ def export_run(
     Raises:
         RunError: there is no run.
         DatasetError: the dataset is missing, is not the run's, or has no contract.
-        ConfigError: samples are asked of a policy that draws none.
+        ConfigError: samples are asked of a policy that has none, or chance of a deterministic one.
         BundleError: `out` exists, or the bundle fails its verification.
     """
-    run = load_run(Path(run_dir), samples=samples)
+    run = load_run(Path(run_dir), samples=samples, stochastic=stochastic)
     data = _dataset_of(run, dataset)
     if run.contract is None:
         raise DatasetError(
@@ -67,11 +71,14 @@ def export_run(
         )
     training, held_out = split_run(data, run.config)
     states = (training if held_out is None else held_out).observations
+    noise = noise_of(run.policy, run.config.seed)
     bundle = save_bundle(
         out,
         contract=run.contract,
-        policy=export_graph(run.policy, run.contract),
-        golden=golden_pairs(run.policy, _golden_observations(run, run.contract, states)),
+        policy=export_graph(run.policy, run.contract, noise),
+        golden=golden_pairs(
+            run.policy, _golden_observations(run, run.contract, states, noise), noise
+        ),
         provenance=Provenance(
             dataset_digest=run.dataset_digest,
             run=run.path.resolve().name,
@@ -89,24 +96,33 @@ def export_run(
         metrics=run.metrics,
         # Episodes that the policy has learnt from would promise too much.
         support=None if held_out is None else fit_support(training, held_out),
+        noise=noise,
         force=force,
     )
     return bundle.path
 
 
-def export_graph(policy: torch.nn.Module, contract: Contract) -> bytes:
+def noise_of(policy: DeployedPolicy, seed: int) -> Noise | None:
+    """The noise that a policy takes, or None if it draws nothing."""
+    size = getattr(policy.acting, "noise_size", None)
+    return None if size is None else Noise(shape=(1, int(size)), seed=seed)
+
+
+def export_graph(policy: torch.nn.Module, contract: Contract, noise: Noise | None = None) -> bytes:
     """The ONNX graph of `policy`, (1, O) to (1, A), which names its contract.
 
     Args:
-        policy: SI observation (B, O) float32 to SI action (B, A) float32.
+        policy: SI observation (B, O) float32, and noise (B, K) if it draws, to SI action (B, A).
         contract: gives sizes, names and digest.
+        noise: what the policy takes besides.
     """
-    io = io_of(contract)
+    io = io_of(contract, noise)
+    inputs: list[Tensor | Noise] = [io.input] if noise is None else [io.input, noise]
     with _quiet():
         program = torch.onnx.export(
             policy.eval(),
-            (torch.zeros(io.input.shape),),
-            input_names=[io.input.name],
+            tuple(torch.zeros(one.shape) for one in inputs),
+            input_names=[one.name for one in inputs],
             output_names=[io.output.name],
             opset_version=OPSET,
             dynamo=True,
@@ -146,15 +162,20 @@ def golden_observations(
     return np.vstack([extremes, states[rows]]).astype(np.float32)
 
 
-def golden_pairs(policy: torch.nn.Module, observations: NDArray[np.float32]) -> Golden:
+def golden_pairs(
+    policy: torch.nn.Module, observations: NDArray[np.float32], noise: Noise | None = None
+) -> Golden:
     """The actions of `policy` for observations (G, O), as the trainer computes them."""
     with torch.no_grad():
-        actions = policy.eval()(torch.from_numpy(observations))
+        actions = policy.eval()(torch.from_numpy(observations), *_rows(noise, observations))
     return Golden(observations, actions.numpy().astype(np.float32))
 
 
 def steady(
-    policy: torch.nn.Module, observations: NDArray[np.float32], contract: Contract
+    policy: torch.nn.Module,
+    observations: NDArray[np.float32],
+    contract: Contract,
+    noise: Noise | None = None,
 ) -> NDArray[np.bool_]:
     """At which observations (G, O) a change of a rounding's size leaves the action as it is.
 
@@ -165,23 +186,29 @@ def steady(
     scale = STEADY * np.maximum(np.abs(observations), observations.std(axis=0))
     most = TOLERANCE * (contract.action_high - contract.action_low)
     calm = np.ones(len(observations), np.bool_)
+    drawn = _rows(noise, observations)
     with torch.no_grad():
-        actions = policy.eval()(torch.tensor(observations)).numpy()
+        actions = policy.eval()(torch.tensor(observations), *drawn).numpy()
         for _ in range(STEADY_TRIALS):
             moved = observations + scale * rng.uniform(-1, 1, observations.shape)
-            others = policy(torch.from_numpy(moved.astype(np.float32))).numpy()
+            others = policy(torch.from_numpy(moved.astype(np.float32)), *drawn).numpy()
             calm &= (np.abs(others - actions) <= most).all(axis=1)
     return calm
 
 
+def _rows(noise: Noise | None, observations: NDArray[np.float32]) -> list[torch.Tensor]:
+    """The policy's further arguments for observations (G, O)."""
+    return [] if noise is None else [torch.from_numpy(noise_rows(noise, observations))]
+
+
 def _golden_observations(
-    run: Run, contract: Contract, states: NDArray[np.float32]
+    run: Run, contract: Contract, states: NDArray[np.float32], noise: Noise | None
 ) -> NDArray[np.float32]:
     """Those to compare on; of a policy that chooses, only where the choice is clear."""
     if contract.choices is None and run.config.extraction != "sampled":
         return golden_observations(contract, states)
     observations = golden_observations(contract, states, 2 * MIN_PAIRS)
-    calm = steady(run.policy, observations, contract)
+    calm = steady(run.policy, observations, contract, noise)
     if calm.sum() < MIN_PAIRS:
         raise DatasetError(
             f"the policy of {run.path} chooses clearly at only {calm.sum()} of {len(calm)} "

@@ -6,21 +6,18 @@ be told to keep to it (`untyped.py`).
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iql_ros.backends.tensorrt_machine import Machine, is_typed, make_log, start
+from iql_ros.backends.tensorrt_machine import OUT_OF_MEMORY, Machine, is_typed, make_log, start
 from iql_ros.backends.untyped import constrain
 from iql_ros.bundles.precision import Precision
 from iql_ros.errors import BundleError
 
 Progress = Callable[[str, int, int], None]
 """Told the phase, the step that is done, and the number of steps; from TensorRT 10 on."""
-
-_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|MemoryAllocation", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,9 @@ def _parse(trt: Any, graph: bytes, network: Any, log: Any) -> None:
     unsupported = [error for error in errors if error.code() == trt.ErrorCode.UNSUPPORTED_NODE]
     if unsupported:
         error = unsupported[0]
-        # Before TensorRT 10 only the text names the operator.
-        named = f"{error.node_operator()!r}: " if hasattr(error, "node_operator") else ""
         raise BundleError(
-            f"TensorRT {trt.__version__} does not support operator {named}{error.desc()} "
+            f"TensorRT {trt.__version__} does not support operator {_operator(error, graph)}: "
+            f"{error.desc()} "
             f"(node {error.node()} of policy.onnx): update TensorRT, or use backend onnx"
         )
     told = "; ".join(error.desc() for error in errors) or log.text()
@@ -103,8 +99,19 @@ def _parse(trt: Any, graph: bytes, network: Any, log: Any) -> None:
     )
 
 
+def _operator(error: Any, graph: bytes) -> str:
+    """The operator's name, which before TensorRT 10 only the graph knows."""
+    if hasattr(error, "node_operator"):
+        return repr(error.node_operator())
+    try:
+        import onnx
+    except ImportError:
+        return "(pip install onnx to see which)"
+    return repr(onnx.load_model_from_string(graph).graph.node[error.node()].op_type)
+
+
 def _failure(what: str, told: str, trt: Any, workspace_mb: int) -> BundleError:
-    if _MEMORY.search(told):
+    if OUT_OF_MEMORY.search(told):
         return BundleError(
             f"the device ran out of memory while {what} ({told}): stop what else uses the GPU, or "
             f"allow less with --workspace (it was {workspace_mb} MB)"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iql_ros.backends.cuda import CudaError
 from iql_ros.backends.cuda_step import CudaStep, Wait
-from iql_ros.backends.guard import GuardedInput, check_signature
+from iql_ros.backends.guard import GuardedInput, check_signature, inputs_of
 from iql_ros.backends.tensorrt_machine import Machine, make_log, start
 from iql_ros.bundle import Bundle
 from iql_ros.bundles.format import graph_metadata
@@ -70,13 +70,12 @@ class TensorRtPolicy:
             if not context.execute_async_v3(stream):
                 raise CudaError(f"TensorRT could not enqueue ({log.text()})")
 
-        size, actions = bundle.contract.observation_size, bundle.contract.action_size
         try:
             self.step = CudaStep(
                 machine.cuda,
                 machine.device,
-                {"observation": (1, size)},
-                {"action": (1, actions)},
+                inputs_of(bundle),
+                {"action": (1, bundle.contract.action_size)},
                 bind,
                 enqueue,
                 graph=graph,
@@ -89,9 +88,8 @@ class TensorRtPolicy:
             ) from None
         if self.step.why_plain:
             logger.warning("no CUDA graph, plain launches instead: %s", self.step.why_plain)
-        self._input = GuardedInput(size, actions)
+        self._input = GuardedInput(bundle, self.step.arrays)
         self._run = self.step.run
-        self._observation = self.step.arrays["observation"]
         self._action: NDArray[np.float32] = self.step.arrays["action"][0]
 
     def __call__(self, observation: NDArray[Any]) -> NDArray[np.float32]:
@@ -102,7 +100,6 @@ class TensorRtPolicy:
         """
         if not self._input.take(observation):
             return self._input.refusal()
-        self._observation[:] = self._input.row
         self._run()
         return self._action.copy()
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from iql_ros.bundle import Bundle
 from iql_ros.bundles.format import POLICY_FILE, graph_metadata, io_of
+from iql_ros.bundles.noise import NoiseSource
 from iql_ros.errors import BundleError
 
 FLOAT32 = np.dtype(np.float32)
@@ -18,19 +19,46 @@ Signature = Sequence[tuple[str, str, tuple[Any, ...]]]
 """Name, element type as ONNX writes it ("tensor(float)"), and shape of each tensor."""
 
 
+def inputs_of(bundle: Bundle) -> dict[str, tuple[int, int]]:
+    """The shape of each of the graph's inputs, by name."""
+    io = bundle.manifest.io
+    shapes = {io.input.name: io.input.shape}
+    if io.noise is not None:
+        shapes[io.noise.name] = io.noise.shape
+    return shapes
+
+
 @final
 class GuardedInput:
     """The observation as a backend reads it, float32, and the refusal if it is not finite.
 
     Asked of the input, not of the action: a ReLU kernel can turn NaN into a finite number.
+    Of a policy that draws, the noise as well.
 
     Attributes:
-        row: what the backend reads, (1, O), written in place by `take`.
+        arrays: what the backend reads, by the graph's names, written in place by `take`.
     """
 
-    def __init__(self, observation_size: int, action_size: int) -> None:
-        self.row: NDArray[np.float32] = np.zeros((1, observation_size), np.float32)
-        self._values = self.row[0]
+    def __init__(
+        self, bundle: Bundle, arrays: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> None:
+        """Readies the buffers.
+
+        Args:
+            arrays: memory to write into, if it has to be some of the backend's own.
+        """
+        if arrays is None:
+            arrays = {
+                name: np.zeros(shape, np.float32) for name, shape in inputs_of(bundle).items()
+            }
+        self.arrays = arrays
+        observation_size, action_size = (
+            bundle.contract.observation_size,
+            bundle.contract.action_size,
+        )
+        self._values = arrays["observation"][0]
+        noise = bundle.manifest.io.noise
+        self._noise = None if noise is None else NoiseSource(noise, arrays[noise.name])
         self._shape = (observation_size,)
         self._refusal: NDArray[np.float32] = np.full(action_size, np.nan, np.float32)
         # One byte a component: `0 in` a bytearray is four times faster than `.all()`.
@@ -38,7 +66,7 @@ class GuardedInput:
         self._is_finite = np.frombuffer(self._flags, np.bool_)
 
     def take(self, observation: NDArray[Any]) -> bool:
-        """Copies an observation, shape (O,); whether every component is finite."""
+        """Copies an observation, shape (O,), and draws; whether every component is finite."""
         if observation.shape != self._shape:
             raise ValueError(f"observation has shape {observation.shape}, must be {self._shape}")
         if observation.dtype == FLOAT32:  # leaving out errstate halves what this costs
@@ -48,7 +76,10 @@ class GuardedInput:
             with np.errstate(over="ignore"):
                 self._values[:] = observation
         np.isfinite(self._values, self._is_finite)
-        return 0 not in self._flags
+        is_finite = 0 not in self._flags
+        if is_finite and self._noise is not None:
+            self._noise.draw(self._values)
+        return is_finite
 
     def refusal(self) -> NDArray[np.float32]:
         """NaN for every action component, (A,)."""
@@ -60,13 +91,13 @@ def check_signature(
 ) -> None:
     """Raises BundleError unless a graph reads, writes and says what the contract asks for."""
     where = bundle.path / POLICY_FILE
-    expected = io_of(bundle.contract)
-    for role, found, tensor in (
-        ("input", inputs, expected.input),
-        ("output", outputs, expected.output),
+    output = io_of(bundle.contract).output
+    for role, found, shapes in (
+        ("input", inputs, inputs_of(bundle)),
+        ("output", outputs, {output.name: output.shape}),
     ):
-        wanted = [(tensor.name, "tensor(float)", tensor.shape)]
-        if list(found) != wanted:
+        wanted = [(name, "tensor(float)", shape) for name, shape in shapes.items()]
+        if sorted(found) != sorted(wanted):  # an engine may list them in another order
             raise BundleError(
                 f"{where}: {role} is {found}, the contract asks for {wanted}: "
                 f"export the bundle again"

@@ -6,7 +6,7 @@ reference implementation, which is slow and right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, final
 
@@ -68,9 +68,8 @@ class NumpyPolicy:
     """One step of the policy; see `iql_ros.bundles.golden.Policy`. Not for two threads at once."""
 
     def __init__(self, evaluator: Any, bundle: Bundle, where: str) -> None:
-        size = bundle.contract.observation_size
-        self._input = GuardedInput(size, bundle.contract.action_size)
-        self._steps, action = _plan(evaluator, self._input.row, where)
+        self._input = GuardedInput(bundle)
+        self._steps, action = _plan(evaluator, self._input.arrays, where)
         self._action: NDArray[np.float32] = action[0]
 
     def __call__(self, observation: NDArray[Any]) -> NDArray[np.float32]:
@@ -82,15 +81,15 @@ class NumpyPolicy:
         return self._action.copy()
 
 
-def _plan(evaluator: Any, observation: Array, where: str) -> tuple[list[Step], Array]:
+def _plan(evaluator: Any, inputs: Mapping[str, Array], where: str) -> tuple[list[Step], Array]:
     """Runs the graph once, and keeps each result's array for every later run to write into."""
-    values: dict[str, Array] = {"observation": observation, "": np.zeros(0)}
+    values: dict[str, Array] = {**inputs, "": np.zeros(0)}
     values.update(evaluator.rt_inits_)
     steps: list[Step] = []
     for node in evaluator.rt_nodes_:
-        inputs = tuple(values[name] for name in node.input)
+        operands = tuple(values[name] for name in node.input)
         try:
-            results = _evaluate(node, inputs)
+            results = _evaluate(node, operands)
         except Exception as error:  # whatever one of its operators meets
             raise BundleError(
                 f"{where}: operator {node.op_type} cannot be run by numpy ({error}): "
@@ -99,7 +98,7 @@ def _plan(evaluator: Any, observation: Array, where: str) -> tuple[list[Step], A
         outputs = tuple(np.array(result) for result in results)
         values.update(zip(node.output, outputs, strict=True))
         if node.op_type != "Constant":
-            steps.append(_step(node, inputs, outputs))
+            steps.append(_step(node, operands, outputs))
     return steps, values["action"]
 
 

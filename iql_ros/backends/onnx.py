@@ -41,15 +41,16 @@ def open_onnx_cuda(bundle: Bundle) -> OnnxPolicy:
 class OnnxPolicy:
     """One step of the policy; see `iql_ros.bundles.golden.Policy`. Not for two threads at once."""
 
-    def __init__(self, session: Any, observation_size: int, action_size: int) -> None:
+    def __init__(self, session: Any, bundle: Bundle) -> None:
         from onnxruntime import OrtValue
 
-        self._input = GuardedInput(observation_size, action_size)
-        action = np.zeros((1, action_size), np.float32)
+        self._input = GuardedInput(bundle)
+        action = np.zeros((1, bundle.contract.action_size), np.float32)
         # An OrtValue made from an array is that array's memory; for a CUDA session the
         # runtime copies to the device and back around its run.
         binding = session.io_binding()
-        binding.bind_ortvalue_input("observation", OrtValue.ortvalue_from_numpy(self._input.row))
+        for name, array in self._input.arrays.items():
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
         binding.bind_ortvalue_output("action", OrtValue.ortvalue_from_numpy(action))
         self._take = self._input.take
         self._run = session.run_with_iobinding
@@ -76,7 +77,7 @@ def _open(bundle: Bundle, providers: list[Any]) -> OnnxPolicy:
     except UnicodeDecodeError as error:
         raise BundleError(f"{where}: a name is not text ({error}): export it again") from None
     check_signature(bundle, inputs, outputs, properties)
-    return OnnxPolicy(session, bundle.contract.observation_size, bundle.contract.action_size)
+    return OnnxPolicy(session, bundle)
 
 
 def _open_session(policy: bytes, where: str, providers: list[Any]) -> Any:

@@ -31,6 +31,7 @@ from iql_ros.backends.tensorrt_machine import Machine, check_precision, find_mac
 from iql_ros.bundle import Bundle
 from iql_ros.bundles.format import GOLDEN_FILE
 from iql_ros.bundles.golden import MIN_PAIRS, Verification, check_policy
+from iql_ros.bundles.noise import noise_rows
 from iql_ros.bundles.precision import RECIPE, TOLERANCES, Precision, at_precision
 from iql_ros.errors import BundleError
 
@@ -153,10 +154,13 @@ def _build(
     folder = open_cache(_folder(options))  # refused before the build, not after
     # The recorded states are the last of the golden pairs; extremes would set int8's ranges.
     states = bundle.golden.observations[-(MIN_PAIRS // 2) :]
+    feeds = {"observation": states}
+    if bundle.manifest.io.noise is not None:
+        feeds["noise"] = noise_rows(bundle.manifest.io.noise, states)
     timing = timing_cache(folder, key.tensorrt, machine.device)
     built = build_engine(
         machine,
-        at_precision(bundle.policy, options.precision, states),
+        at_precision(bundle.policy, options.precision, feeds),
         precision=options.precision,
         workspace_mb=options.workspace_mb,
         timing=read_timing(timing),

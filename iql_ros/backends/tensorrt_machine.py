@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from iql_ros.bundles.precision import Precision
 from iql_ros.errors import BundleError
 
 OLDEST = (8, 5)  # the first with named tensors and execute_async_v3
+OUT_OF_MEMORY = re.compile(r"out ?of ?memory|insufficient memory|MemoryAllocation", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,16 @@ def start(machine: Machine, kind: Any, log: Any) -> Any:
     try:
         return kind(log)
     except TypeError as error:  # how the bindings report a null pointer
+        told = log.text() or str(error)
+        if OUT_OF_MEMORY.search(told):
+            raise BundleError(
+                f"the device ran out of memory while TensorRT started ({told}): stop what else "
+                f"uses the GPU, or use backend onnx"
+            ) from None
         driver = machine.device.driver
         raise BundleError(
             f"TensorRT {machine.trt.__version__} does not start on {machine.device.name} "
-            f"({log.text() or error}): the driver serves CUDA up to {driver}, take a TensorRT made "
+            f"({told}): the driver serves CUDA up to {driver}, take a TensorRT made "
             f"for that (tensorrt-cu{driver.split('.')[0]} from PyPI), or update the driver"
         ) from None
 

@@ -67,12 +67,28 @@ class Tensor(_Model):
     components: tuple[str, ...] = Field(description="names, in order, as in the contract")
 
 
+class Noise(_Model):
+    """The graph's second input, where the policy draws: independent standard normal numbers.
+
+    They are a function of the seed and the observation; see `iql_ros.bundles.noise`.
+    """
+
+    name: Literal["noise"] = "noise"
+    dtype: Literal["float32"] = "float32"
+    shape: tuple[Literal[1], Annotated[int, Field(ge=1, le=1 << 16)]] = Field(
+        description="(1, numbers): for one step"
+    )
+    seed: int = Field(ge=0, lt=1 << 63)
+    generator: Literal["shake128-box-muller"] = "shake128-box-muller"
+
+
 class Io(_Model):
     """What the graph reads and writes."""
 
     opset: Literal[18] = OPSET
     input: Tensor
     output: Tensor
+    noise: Noise | None = Field(default=None, description="null where the policy draws nothing")
 
 
 class Provenance(_Model):
@@ -136,8 +152,14 @@ class Manifest(_Model):
         return self
 
 
-def io_of(contract: Contract) -> Io:
-    """The graph signature that a contract asks for."""
+class Document(Manifest):
+    """`bundle.json` as it lies in the folder, for its JSON Schema."""
+
+    digest: Digest = Field(description="SHA-256 of this file without this key")
+
+
+def io_of(contract: Contract, noise: Noise | None = None) -> Io:
+    """The graph signature that a contract asks for, with the noise of a policy that draws."""
     return Io(
         input=Tensor(
             name="observation",
@@ -147,6 +169,7 @@ def io_of(contract: Contract) -> Io:
         output=Tensor(
             name="action", shape=(1, contract.action_size), components=contract.action_names
         ),
+        noise=noise,
     )
 
 

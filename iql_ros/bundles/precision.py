@@ -8,7 +8,7 @@ ONNX Runtime can show the loss on a machine without a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -42,14 +42,16 @@ _FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16  # TensorProto.DataType
 
 
 def at_precision(
-    policy: bytes, precision: Precision, calibration: NDArray[np.float32] | None = None
+    policy: bytes,
+    precision: Precision,
+    calibration: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> bytes:
     """The graph of `policy.onnx` at a precision; float32 in and out whichever it is.
 
     Args:
         policy: the graph as exported, float32.
         precision: "fp32" gives it back unchanged.
-        calibration: for int8, observations (G, O) that set the ranges.
+        calibration: for int8, rows (G, ...) of each input that set the ranges.
 
     Raises:
         BundleError: `onnx` is missing or cannot read the graph, or a weight does not fit.

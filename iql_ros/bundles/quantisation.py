@@ -6,6 +6,7 @@ so the golden pairs normally refuse it. It is here for large networks that bear 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 _LARGEST = 127  # symmetric, as TensorRT asks: zero point 0, -128 unused
 
 
-def quantise(model: ModelProto, observations: NDArray[np.float32]) -> None:
+def quantise(model: ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> None:
     """Puts a Q/DQ pair on the data and on the weights of every product with constant weights.
 
-    Data have one scale, the largest magnitude seen over `observations`, shape (G, O); weights
+    Data have one scale, the largest magnitude seen over the rows (G, ...) of the inputs; weights
     have one for each output.
     """
     from onnx import numpy_helper
@@ -36,7 +37,7 @@ def quantise(model: ModelProto, observations: NDArray[np.float32]) -> None:
         and node.input[0] not in weights
         and weights.get(node.input[1], np.zeros(0)).ndim == 2
     ]
-    ranges = _ranges(model, sorted({node.input[0] for node in products}), observations)
+    ranges = _ranges(model, sorted({node.input[0] for node in products}), inputs)
     nodes: list[NodeProto] = []
     quantised: dict[str, str] = {}
 
@@ -85,9 +86,9 @@ def _pair(
 
 
 def _ranges(
-    model: ModelProto, names: list[str], observations: NDArray[np.float32]
+    model: ModelProto, names: list[str], inputs: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, float]:
-    """Largest magnitude of each named tensor over the observations, one run for each."""
+    """Largest magnitude of each named tensor over the inputs' rows, one run for each."""
     from onnx import ModelProto as Model
     from onnx import TensorProto, helper
 
@@ -99,23 +100,22 @@ def _ranges(
         ) from None
     probe = Model()
     probe.CopyFrom(model)
-    source = probe.graph.input[0].name
     probe.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         for name in names
-        if name != source
+        if name not in inputs
     )
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(
         probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    wanted = [name for name in names if name != source]
-    largest = dict.fromkeys(names, 0.0)
-    for observation in observations:
-        values = session.run(wanted, {source: observation[None]})
+    wanted = [name for name in names if name not in inputs]
+    largest = {name: float(np.abs(inputs[name]).max()) for name in names if name in inputs}
+    for rows in zip(*inputs.values(), strict=True):
+        values = session.run(
+            wanted, {name: row[None] for name, row in zip(inputs, rows, strict=True)}
+        )
         for name, value in zip(wanted, values, strict=True):
-            largest[name] = max(largest[name], float(np.abs(value).max()))
-        if source in largest:
-            largest[source] = max(largest[source], float(np.abs(observation).max()))
+            largest[name] = max(largest.get(name, 0.0), float(np.abs(value).max()))
     return largest

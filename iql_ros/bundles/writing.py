@@ -16,6 +16,7 @@ from iql_ros.bundles.format import (
     POLICY_FILE,
     FileRecord,
     Manifest,
+    Noise,
     Provenance,
     Support,
     io_of,
@@ -35,6 +36,7 @@ def save_bundle(
     provenance: Provenance,
     metrics: Mapping[str, float],
     support: Support | None,
+    noise: Noise | None = None,
     force: bool = False,
 ) -> Bundle:
     """Writes a bundle, verifies it, and only then gives it its name.
@@ -42,6 +44,7 @@ def save_bundle(
     Args:
         out: the folder to create.
         policy: the ONNX graph; its properties are those of `graph_metadata`.
+        noise: the graph's second input, of a policy that draws.
         force: replace the bundle that is there.
 
     Raises:
@@ -53,7 +56,7 @@ def save_bundle(
     manifest = Manifest(
         contract=contract.canonical(),
         contract_digest=contract.digest(),
-        io=io_of(contract),
+        io=io_of(contract, noise),
         provenance=provenance,
         metrics=dict(metrics),
         support=support,

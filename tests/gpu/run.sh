@@ -5,9 +5,10 @@
 #   tests/gpu/run.sh WHEELS [pytest arguments]    on the GPU machine
 #
 # Both machines need the same Python version and processor. CUDA=12 (the default) or CUDA=13
-# chooses the packages by what nvidia-smi shows; TENSORRT='tensorrt==8.6.0' takes another
-# TensorRT than the newest, here the version of JetPack 6.0, which is for Python 3.10 and
-# CUDA 12. PYTHON=python3.10 names the interpreter. What is measured is printed at the end.
+# chooses the packages by what nvidia-smi shows. PYTHON=python3.10 names the interpreter, and
+# TENSORRT='tensorrt==8.6.0 nvidia-cudnn-cu12==8.*' takes another TensorRT than the newest, here
+# that of JetPack 6.0, which is for Python 3.10 and CUDA 12. IQL_ROS_GPU_BUNDLES=a:b names
+# bundles of your own to build and time besides. What is measured is printed at the end.
 set -eu
 
 cuda=${CUDA:-12}
@@ -30,7 +31,7 @@ if [ "${1:-}" = --fetch ]; then
     exit
 fi
 
-[ -d "${1:-}" ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -d "${1:-}" ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 wheels=$(cd "$1" && pwd)
 shift
 work=$(mktemp -d)

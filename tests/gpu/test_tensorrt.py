@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from iql_ros.backends.cuda import call
@@ -23,7 +24,7 @@ from iql_ros.backends.engine_policy import TensorRtPolicy
 from iql_ros.backends.engines import list_engines
 from iql_ros.backends.tensorrt import Options, compile_bundle, open_tensorrt
 from iql_ros.backends.tensorrt_machine import Machine, find_machine, is_typed
-from iql_ros.bundle import Bundle
+from iql_ros.bundle import Bundle, load_bundle
 from iql_ros.bundles.golden import check_policy
 from iql_ros.bundles.precision import TOLERANCES, Precision
 from iql_ros.errors import BundleError
@@ -213,6 +214,59 @@ def test_latency(
     report(machine, test="latency", net=net, precision=precision, **figures)
     # A robot at 500 Hz has 2 ms; a call that takes half of it is no backend for it.
     assert figures["graph spin"]["p50_us"] < 1000
+
+
+def test_unsupported_operator_is_named(machine: Machine, bundle: Bundle, options: Options) -> None:
+    model = onnx.load_model_from_string(bundle.policy)
+    model.graph.node[3].op_type = "Frobnicate"
+    other = replace(bundle, policy=model.SerializeToString())
+    with pytest.raises(BundleError, match=r"not support operator 'Frobnicate': .*\(node 3 of"):
+        compile_bundle(other, options)
+
+
+def test_device_without_memory_is_named(machine: Machine, bundle: Bundle, options: Options) -> None:
+    cuda, held = machine.cuda, []
+    size = 1 << 36
+    try:
+        while size > 1 << 20:  # all that is there, in ever smaller pieces
+            status, pointer = cuda.cudaMalloc(size)
+            if status == 0:
+                held.append(pointer)
+            else:
+                cuda.cudaGetLastError()
+                size //= 2
+        with pytest.raises(BundleError, match=r"memory|cudaErrorMemoryAllocation"):
+            compile_bundle(bundle, options)
+    finally:
+        for pointer in held:
+            cuda.cudaFree(pointer)
+
+
+@pytest.mark.parametrize("folder", os.environ.get("IQL_ROS_GPU_BUNDLES", "").split(":"))
+def test_bundle_of_your_own(machine: Machine, options: Options, folder: str) -> None:
+    if not folder:
+        pytest.skip("IQL_ROS_GPU_BUNDLES names no bundles")
+    bundle = load_bundle(folder)
+    for precision in PRECISIONS[:2]:
+        chosen = replace(options, precision=precision)
+        try:
+            compiled = compile_bundle(bundle, chosen)
+        except BundleError as error:
+            report(machine, test="bundle", bundle=folder, precision=precision, refused=str(error))
+            # What a policy that chooses makes of a rounding is its own; float32 must do.
+            assert precision == "fp16"
+            continue
+        latency = hot_latency_us(open_tensorrt(bundle, chosen), bundle)
+        report(
+            machine,
+            test="bundle",
+            bundle=folder,
+            precision=precision,
+            worst_error=compiled.verification.worst_error,
+            build_s=compiled.seconds,
+            launch=compiled.launch,
+            **latency,
+        )
 
 
 def hot_latency_us(policy: TensorRtPolicy, bundle: Bundle) -> dict[str, float]:

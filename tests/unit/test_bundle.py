@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from iql_ros.bundle import Bundle, load_bundle, save_gate
-from iql_ros.bundles.format import seal, unseal
+from iql_ros.bundles.format import Document, seal, unseal
 from iql_ros.bundles.golden import Golden, pack_golden
 from iql_ros.errors import BundleError
 from iql_ros.policies import open_policy, verify
@@ -209,6 +209,62 @@ def test_wrong_field_is_named(bundle: Path, change: Callable, rule: str) -> None
     edit(bundle, change)
     with pytest.raises(BundleError, match=rule):
         load_bundle(bundle)
+
+
+NOISE = {"name": "noise", "dtype": "float32", "shape": [1, 3], "seed": 0}
+NOISE["generator"] = "shake128-box-muller"
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"shape": [1, 10**12]}, r"io.noise.shape.1: Input should be less than or equal to 65536"),
+        ({"shape": [2, 3]}, r"io.noise.shape.0: Input should be 1"),
+        ({"seed": -1}, r"io.noise.seed: Input should be greater than or equal to 0"),
+        ({"generator": "dice"}, r"io.noise.generator: Input should be 'shake128-box-muller'"),
+        ({}, r"input is \[\('observation', .*the contract asks for \[.*\('noise', .*\(1, 3\)"),
+    ],
+)
+def test_noise_that_the_graph_does_not_take_is_refused(
+    bundle: Path, change: dict, rule: str
+) -> None:
+    edit(bundle, lambda document: document["io"].update(noise={**NOISE, **change}))
+    with pytest.raises(BundleError, match=rule):
+        verify(bundle)
+
+
+def test_bundle_of_before_there_was_noise_is_read(bundle: Path) -> None:
+    edit(bundle, lambda document: document["io"].pop("noise"))
+    assert verify(bundle).pairs == 256
+
+
+# -- the schema ----------------------------------------------------------------------------
+
+
+def test_schema_in_the_documentation_is_what_is_checked() -> None:
+    file = Path(__file__).parents[2] / "docs" / "bundle.schema.json"
+    told = "renew it: iql-ros schema bundle > docs/bundle.schema.json"
+    assert json.loads(file.read_text()) == Document.model_json_schema(), told
+
+
+def test_schema_has_the_keys_of_a_bundle_and_no_others(pristine: Bundle) -> None:
+    def check(value: Any, schema: dict) -> None:
+        schema = whole["$defs"][schema["$ref"].split("/")[-1]] if "$ref" in schema else schema
+        if "anyOf" in schema and value is not None:
+            schema = next(one for one in schema["anyOf"] if one.get("type") != "null")
+            check(value, schema)
+        if "properties" in schema:
+            assert schema["additionalProperties"] is False
+            assert list(value) == [key for key in schema["properties"] if key != "digest"]
+            assert set(schema["required"]) - {"digest"} <= set(value)
+            for key, one in schema["properties"].items():
+                if key != "digest":
+                    check(value[key], one)
+
+    whole = Document.model_json_schema()
+    assert whole["properties"]["digest"]["pattern"] == "^[0-9a-f]{64}$"
+    _, document = unseal((pristine.path / "bundle.json").read_bytes(), "bundle.json")
+    check(document, whole)
 
 
 # -- golden pairs --------------------------------------------------------------------------

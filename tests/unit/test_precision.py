@@ -49,7 +49,7 @@ def test_bfloat16_differs_by_its_rounding_and_no_more() -> None:
 
 
 def test_int8_runs_and_is_coarser_than_float16() -> None:
-    graph = at_precision(Mlp.drawn(0, 64).graph(), "int8", OBSERVATIONS)
+    graph = at_precision(Mlp.drawn(0, 64).graph(), "int8", {"observation": OBSERVATIONS})
     # Two layers of 64 with well-filled ranges; trained policies lose ten times as much.
     assert share(run(at_precision(Mlp.drawn(0, 64).graph(), "fp16"))) < share(run(graph)) < 0.05
 
@@ -62,7 +62,9 @@ def test_float32_is_the_graph_as_exported() -> None:
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_signature_and_properties_stay(precision: Precision) -> None:
     before = onnx.load_model_from_string(Mlp.drawn(0).graph())
-    after = onnx.load_model_from_string(at_precision(Mlp.drawn(0).graph(), precision, OBSERVATIONS))
+    after = onnx.load_model_from_string(
+        at_precision(Mlp.drawn(0).graph(), precision, {"observation": OBSERVATIONS})
+    )
     assert list(after.graph.input) == list(before.graph.input)
     assert list(after.graph.output) == list(before.graph.output)
     assert list(after.metadata_props) == list(before.metadata_props)

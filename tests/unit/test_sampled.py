@@ -11,6 +11,8 @@ from training.learning.batch import Batch, unpack
 from training.learning.config import ConfigError, TrainConfig, load_config, with_samples
 from training.learning.iql import Iql
 from training.learning.mixture import MixtureActor
+from training.learning.networks import TwinCritic
+from training.learning.ranking import RankingCritic
 from training.learning.sampled import SampledPolicy, Selection
 
 
@@ -24,15 +26,14 @@ def states(rows: int = 30) -> Tensor:
 
 
 class Hill(nn.Module):
-    """Twin critics whose smaller value is highest where the action is `top`."""
+    """Worth that is highest where the action is `top`."""
 
     def __init__(self, top: list[float]) -> None:
         super().__init__()
         self.top = torch.tensor(top, dtype=torch.float64)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        height = -(rows[:, -2:] - self.top).square().sum(dim=1)
-        return torch.stack([height + 1.0, height])
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        return -(actions - self.top).square().sum(dim=-1)
 
 
 def policy(top: list[float], *, selection: Selection = "best", **kwargs: float) -> SampledPolicy:
@@ -106,6 +107,26 @@ def test_two_ways_of_doing_it_are_learnt_as_two() -> None:
     assert set(iql.evaluate(batch())) >= {"actor_loss", "action_error", "policy_value"}
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_ranking_gives_the_smaller_value_of_the_twin_critics(rows: int, layer_norm: bool) -> None:
+    rng = torch.Generator().manual_seed(0)
+    critic = TwinCritic(6, (16, 16), rng, layer_norm=layer_norm).double()
+    for parameter in critic.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=rng, dtype=torch.float64)
+    seen = states(rows)
+    actions = torch.rand((rows, 7, 2), generator=rng, dtype=torch.float64)
+    pairs = torch.cat([seen[:, None].expand(-1, 7, -1), actions], dim=2)
+
+    with torch.no_grad():
+        expected = torch.stack([critic(row).amin(dim=0) for row in pairs])
+
+    # Rounding of double precision only.
+    torch.testing.assert_close(
+        RankingCritic(critic, 4)(seen, actions), expected, rtol=1e-12, atol=0
+    )
+
+
 # -- the choice --------------------------------------------------------------------------
 
 
@@ -121,14 +142,10 @@ def test_every_action_is_finite_and_within_the_limits(
 
 
 def test_the_best_of_more_samples_is_no_worse() -> None:
-    worths = [Hill([0.3, -0.2])(_rows(policy([0.3, -0.2], samples=n))).mean() for n in (1, 8, 64)]
+    seen, top = states(), [0.3, -0.2]
+    worths = [Hill(top)(seen, policy(top, samples=n)(seen)).mean() for n in (1, 8, 64)]
     assert worths == sorted(worths)
     assert worths[2] > worths[0] + 0.05
-
-
-def _rows(chooses: SampledPolicy) -> Tensor:
-    seen = states()
-    return torch.cat([seen, chooses(seen)], dim=1)
 
 
 def test_refinement_climbs_to_where_no_sample_lay() -> None:

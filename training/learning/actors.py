@@ -9,6 +9,7 @@ from training.learning.config import ConfigError, TrainConfig
 from training.learning.discrete import CategoricalActor, ChoiceCritic, GreedyPolicy
 from training.learning.mixture import MixtureActor
 from training.learning.networks import Actor, TwinCritic, create_actor
+from training.learning.ranking import RankingCritic
 from training.learning.sampled import SampledPolicy
 
 AnyActor = Actor | CategoricalActor | MixtureActor
@@ -81,10 +82,11 @@ def acting(actor: AnyActor, critic: nn.Module | None, config: TrainConfig) -> nn
     if isinstance(actor, CategoricalActor):
         return GreedyPolicy(actor)
     if isinstance(actor, MixtureActor):
-        assert critic is not None  # by the config's rule: extraction 'sampled' is of IQL
+        # By the config's rule: extraction 'sampled' is of IQL.
+        assert isinstance(critic, TwinCritic)
         return SampledPolicy(
             actor,
-            critic,
+            RankingCritic(critic, critic.weights[0].shape[1] - actor.action_size),
             samples=config.samples,
             refinements=config.refinements,
             selection=config.selection,

@@ -18,6 +18,8 @@ from training.learning.networks import LOG_STD_MAX, LOG_STD_MIN, Mlp
 class MixtureActor(nn.Module):
     """Over actions (B, A): M Gaussians with means in (-1, 1), diagonal covariances, weights."""
 
+    sums: Tensor
+
     def __init__(
         self,
         observation_size: int,
@@ -33,6 +35,8 @@ class MixtureActor(nn.Module):
         self.components = components
         self.action_size = action_size
         sizes = [observation_size, *hidden, components * (1 + 2 * action_size)]
+        sums = torch.ones(components, components).triu()[:, :-1]
+        self.register_buffer("sums", sums.contiguous(), persistent=False)
         self.layers = Mlp(sizes, rng, layer_norm=layer_norm, dropout=dropout)
 
     def forward(self, observations: Tensor, noise: torch.Generator | None = None) -> Tensor:
@@ -62,13 +66,14 @@ class MixtureActor(nn.Module):
 
         Args:
             parameters: (B, M (1 + 2 A)).
-            uniform: chooses the part of each action, in (0, 1), shape (N,).
-            normal: its place within the part, shape (N, A).
+            uniform: chooses the part of each action, in (0, 1), shape (N,) or (B, N).
+            normal: its place within the part, shape (N, A) or (B, N, A).
         """
         logits, means, log_stds = self.parts(parameters)
         # The last part's share is left out, so that rounding cannot choose one beyond it.
-        edges = logits.softmax(dim=1).cumsum(dim=1)[:, :-1]
-        part = (uniform[None, :, None] > edges[:, None]).sum(dim=2)
+        # A product, not cumsum, of which TensorRT makes a loop.
+        edges = logits.softmax(dim=1) @ self.sums
+        part = (uniform[..., None] > edges[:, None]).sum(dim=2)
         chosen = part[..., None].expand(-1, -1, self.action_size)
         action = means.gather(1, chosen) + log_stds.exp().gather(1, chosen) * normal
         return action.clamp(-1.0, 1.0)

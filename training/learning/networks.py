@@ -158,8 +158,8 @@ class Actor(nn.Module):
 class DeployedPolicy(nn.Module):
     """What runs on the robot: SI observation (B, O) -> SI action (B, A), both float32.
 
-    Normalisation, tanh and the scaling to the action limits are inside. The action is the
-    policy's mean, and never leaves [low, high], not even by a rounding.
+    Normalisation, tanh and the scaling to the action limits are inside. The action never
+    leaves [low, high], not even by a rounding. A policy that draws is given its noise (B, K).
     """
 
     mean: Tensor
@@ -175,9 +175,9 @@ class DeployedPolicy(nn.Module):
         for name, values in (("mean", mean), ("std", std), ("low", low), ("high", high)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
 
-    def forward(self, observation: Tensor) -> Tensor:
+    def forward(self, observation: Tensor, *noise: Tensor) -> Tensor:
         """Returns the SI action of each SI observation, shape (B, A)."""
-        unit = self.acting((observation - self.mean) / self.std)
+        unit = self.acting((observation - self.mean) / self.std, *noise)
         action = self.low + 0.5 * (unit + 1.0) * (self.high - self.low)
         return torch.minimum(torch.maximum(action, self.low), self.high)
 

@@ -26,6 +26,7 @@ from training.learning.checkpoint import (
 )
 from training.learning.config import TrainConfig, dump_config, with_samples
 from training.learning.discrete import unit_choices
+from training.learning.drawing import drawing
 from training.learning.learner import Learner, create_learner
 from training.learning.networks import DeployedPolicy
 
@@ -67,16 +68,17 @@ class Run:
         return self.step >= self.config.steps
 
 
-def load_run(path: Path, *, samples: int | None = None) -> Run:
+def load_run(path: Path, *, samples: int | None = None, stochastic: bool = False) -> Run:
     """Reads a run as of its newest checkpoint.
 
     Args:
         path: its folder.
         samples: how many actions its policy chooses from, if not as many as its config says.
+        stochastic: its policy draws its actions; see `drawing`.
 
     Raises:
         RunError: no run there, or its checkpoint is damaged.
-        ConfigError: samples are asked of a policy that draws none.
+        ConfigError: samples are asked of a policy that has none, or chance of a deterministic one.
     """
     checkpoint = load_checkpoint(path / CHECKPOINT)
     origin = checkpoint.origin
@@ -86,8 +88,9 @@ def load_run(path: Path, *, samples: int | None = None) -> Run:
     sizes = len(origin.normaliser.mean), len(origin.action_low)
     learner = create_learner(origin.config, *sizes, choices)
     learner.load_state_dict(checkpoint.networks)
+    acting = learner.deployed()
     policy = DeployedPolicy(
-        learner.deployed(),
+        drawing(acting) if stochastic else acting,
         origin.normaliser.mean,
         origin.normaliser.std,
         origin.action_low,

@@ -39,7 +39,7 @@ class SampledPolicy(nn.Module):
     def __init__(
         self,
         behaviour: MixtureActor,
-        critic: nn.Module,
+        worth: nn.Module,
         *,
         samples: int,
         refinements: int = 0,
@@ -47,9 +47,14 @@ class SampledPolicy(nn.Module):
         inverse_temperature: float = 1.0,
         seed: int = 0,
     ) -> None:
+        """Joins both.
+
+        Args:
+            worth: Q of actions (B, N, A) in states (B, O), shape (B, N).
+        """
         super().__init__()
         self.behaviour = behaviour
-        self.critic = critic
+        self.worth = worth
         self.samples = samples
         self.selection = selection
         self.inverse_temperature = inverse_temperature
@@ -65,33 +70,49 @@ class SampledPolicy(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Returns the chosen actions (B, A) in [-1, 1]."""
+        return self.choose(observations, self.uniform, self.normal, self.gumbel)
+
+    def choose(
+        self, observations: Tensor, uniform: Tensor, normal: Tensor, gumbel: Tensor
+    ) -> Tensor:
+        """Returns the actions (B, A) chosen among samples of this noise.
+
+        Args:
+            uniform: which part of the mixture, (N,), or (B, N) to differ from state to state.
+            normal: places in it for each of R rounds, (R, N, A) or (R, B, N, A).
+            gumbel: added to the scores of `drawn`, (R, N) or (R, B, N).
+        """
         parameters = self.behaviour(observations)
-        actions = self.behaviour.draw(parameters, self.uniform, self.normal[0])
-        values = self._values(observations, actions)
-        scores = self._scores(values, 0)
-        for i in range(1, len(self.normal)):
+        actions = self.behaviour.draw(parameters, uniform, normal[0])
+        values = self.worth(observations, actions)
+        scores = self._scores(values, gumbel[0])
+        for i in range(1, len(normal)):
             best = values.topk(max(2, self.samples // ELITE), dim=1).indices
             elite = actions.gather(1, best[..., None].expand(-1, -1, actions.shape[2]))
-            mean, std = elite.mean(dim=1, keepdim=True), elite.std(dim=1, keepdim=True)
-            more = (mean + std * self.normal[i]).clamp(-1.0, 1.0)
-            of_more = self._values(observations, more)
+            mean, std = _spread(elite)
+            more = (mean + std * normal[i]).clamp(-1.0, 1.0)
+            of_more = self.worth(observations, more)
             actions = torch.cat([actions, more], dim=1)
             values = torch.cat([values, of_more], dim=1)
-            scores = torch.cat([scores, self._scores(of_more, i)], dim=1)
+            scores = torch.cat([scores, self._scores(of_more, gumbel[i])], dim=1)
         chosen = scores.argmax(dim=1)[:, None, None].expand(-1, 1, actions.shape[2])
         return actions.gather(1, chosen).squeeze(1)
 
-    def _values(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """The smaller Q of each action (B, N, A), shape (B, N)."""
-        states = observations[:, None].expand(-1, actions.shape[1], -1)
-        rows = torch.cat([states, actions], dim=2).flatten(0, 1)
-        q1, q2 = self.critic(rows)  # not amin: TensorRT 8.6 misreads its axes
-        return torch.minimum(q1, q2).unflatten(0, (-1, actions.shape[1]))
-
-    def _scores(self, values: Tensor, turn: int) -> Tensor:
+    def _scores(self, values: Tensor, gumbel: Tensor) -> Tensor:
         if self.selection == "best":
             return values
-        return self.inverse_temperature * values + self.gumbel[turn]
+        return self.inverse_temperature * values + gumbel
+
+
+def _spread(actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over dimension 1, which stays.
+
+    By sums: of all the operators that reduce, TensorRT 8.6 understands the axes of this one only.
+    """
+    count = actions.shape[1]
+    mean = actions.sum(dim=1, keepdim=True) / count
+    variance = (actions - mean).square().sum(dim=1, keepdim=True) / (count - 1)
+    return mean, variance.sqrt()
 
 
 def _even_noise(samples: int, width: int, seed: int) -> Tensor:
