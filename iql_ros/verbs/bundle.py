@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from iql_ros.bundle import load_bundle
-from iql_ros.bundles.signing import require_signature, sign_bundle
 from iql_ros.bundles.gate_record import why_not
+from iql_ros.bundles.signing import require_signature, sign_bundle
 from iql_ros.contract import load_contract, require_same
 from iql_ros.policies import BACKENDS, open_policy
 from iql_ros.verbs.terminal import out_console
