@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -41,7 +40,7 @@ from sim.judge import Outcome
 from sim.world import Message, load_world
 
 CLOCK = "rosgraph_msgs/msg/Clock"
-COMMANDS_TO_ALIGN = 5
+COMMANDS_TO_ALIGN = 8
 LARGEST_LAG_NS = 200_000_000  # a host this late gives up the lost time instead of racing after it
 
 
@@ -93,6 +92,15 @@ class SimNode(Node):
                 qos_of(topic, ReliabilityPolicy.RELIABLE),
                 raw=True,
             )
+
+    def refuse_company(self) -> None:
+        """Raises IqlRosError if somebody else publishes what the sensors say, or the time."""
+        for publisher in (self._time, *self._sensors.values()):
+            if self.count_publishers(publisher.topic_name) > 1:
+                raise IqlRosError(
+                    f"{publisher.topic_name} has another publisher: a robot or a second simulator "
+                    f"is in ROS domain {_domain()}; set ROS_DOMAIN_ID to one that is free"
+                )
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publishes the clock and the messages of one sensor period, the trigger last."""
@@ -165,11 +173,12 @@ class Simulation:
                 raise IqlRosError(
                     f"no command on {node.command_topic} within {node.wait_s:g} s: is the "
                     f"controller active, not in shadow mode, and in ROS domain "
-                    f"{os.environ.get('ROS_DOMAIN_ID', '0')}?"
+                    f"{_domain()}?"
                 )
             self._period()
             if self._world.outcome() is not None:
                 self._world.reset(0)
+        node.refuse_company()
 
     def _align(self) -> None:
         """Goes on until the next message is one at which the controller decides.
@@ -178,7 +187,9 @@ class Simulation:
         command with its discovery among it, is no measurement.
         """
         node, every = self._node, self._world.every
-        (self.phase, _), *_ = Counter(n % every for n in node.answered).most_common(1)
+        # Commands come late, never early: the phase from which the least lateness results.
+        lateness = [sum((n - phase) % every for n in node.answered) for phase in range(every)]
+        self.phase = lateness.index(min(lateness))
         while (node.periods + 1) % every != self.phase:
             self._period()
         node.answered.clear()
@@ -245,6 +256,10 @@ def main(args: list[str] | None = None) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _domain() -> str:
+    return os.environ.get("ROS_DOMAIN_ID", "0")
 
 
 def tell(node: SimNode, simulation: Simulation) -> None:
