@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,7 @@ class World:
         noise: by how much the sensors' noise is larger than the file says.
         bias: by topic alias, what is added to all measurements of an episode, shape (W,).
         start: the distribution that starts are drawn from.
+        physics_s: wall time that the physics has taken.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class World:
             raise ContractError(f"model {file.model} cannot be compiled: {error}") from None
         self.data = mujoco.MjData(self.model)
         self.t_ns = START_NS
-        self.episode = 0
+        self.episode, self.physics_s = 0, 0.0
         self.noise, self.bias = 1.0, dict[str, Array]()
         self.start: Start = file.start
         self._period_ns = file.period_ns
@@ -164,7 +166,9 @@ class World:
             self._adapter.actuate(self.action)
         else:
             self._commands.actuate(self.action, self.data.ctrl)
+        began = time.perf_counter()
         mujoco.mj_step(self.model, self.data, self._substeps)
+        self.physics_s += time.perf_counter() - began
         self.t_ns += self._period_ns
         messages: list[Message] = []
         for alias, sensor in self.sensors.items():
