@@ -63,11 +63,10 @@ class Episode:
         statuses: how many decisions by what became of them.
         limit_violations: commands outside of the machine's limits that reached the actuators.
         slew_violations: changes from one command of the policy to the next beyond its slew.
-        stop_ticks: from the emergency stop until the actuators held the safe action for good,
-            in control steps, rounded up; None if it was not pressed, or they never did.
-        notice_ticks: decisions from the fault's beginning until the policy acted no more; None
-            if there was no fault, or it was not noticed.
-        stopped, faulted: whether the stop was pressed, whether the fault began.
+        stop_ticks: from the emergency stop until the actuators held the safe action for good, or
+            the episode ended, in control steps, rounded up; None if it was not pressed.
+        notice_ticks: decisions of the policy from the fault's beginning until it acted no more,
+            or the episode ended; None if no fault began.
     """
 
     outcome: Outcome
@@ -77,8 +76,6 @@ class Episode:
     slew_violations: int
     stop_ticks: int | None
     notice_ticks: int | None
-    stopped: bool
-    faulted: bool
 
     @property
     def interventions(self) -> float:
@@ -88,7 +85,9 @@ class Episode:
 
 @dataclass
 class Clocked:
-    """Wall time that episodes took; differs from run to run.
+    """Processor time that episodes took; differs from run to run.
+
+    Not wall time: what other processes do on this machine is none of the controller's doing.
 
     Attributes:
         physics_s: in MuJoCo.
@@ -99,6 +98,12 @@ class Clocked:
     physics_s: float = 0.0
     total_s: float = 0.0
     ticks_s: list[float] = field(default_factory=list)
+
+    def add(self, other: Clocked) -> None:
+        """Counts what `other` took besides."""
+        self.physics_s += other.physics_s
+        self.total_s += other.total_s
+        self.ticks_s += other.ticks_s
 
 
 class Trial:
@@ -137,7 +142,7 @@ class Trial:
             decided: called with every decision.
         """
         self._decided = decided
-        began, physics_s = time.perf_counter(), self._world.physics_s
+        began, physics_s = time.thread_time(), self._world.physics_s
         self._set_up(number)
         world, step_ns = self._world, round(self._world.step_s * SECOND_NS)
         while (outcome := world.outcome()) is None:
@@ -148,7 +153,7 @@ class Trial:
             self._press_stop()
             seen(world)
         self.clocked.physics_s += world.physics_s - physics_s
-        self.clocked.total_s += time.perf_counter() - began
+        self.clocked.total_s += time.thread_time() - began
         return Episode(
             outcome,
             self._trace(),
@@ -157,8 +162,6 @@ class Trial:
             self._slew_violations,
             self._stop_ticks(step_ns),
             self._notice_ticks(),
-            self._stopped_ns is not None,
-            self._stream.fault_ns is not None and self._stream.fault_ns <= world.t_ns,
         )
 
     # -- one episode -------------------------------------------------------------------
@@ -211,7 +214,7 @@ class Trial:
 
     def _hear(self, messages: Sequence[Message]) -> None:
         controller, world = self._controller, self._world
-        began = time.perf_counter()
+        began = time.thread_time()
         command = None
         for message in messages:
             if controller.put(*message):
@@ -222,7 +225,7 @@ class Trial:
             command = controller.tick(max(now_ns, world.t_ns))
             self._say(command)
         if command is not None:
-            self.clocked.ticks_s.append(time.perf_counter() - began)
+            self.clocked.ticks_s.append(time.thread_time() - began)
             return
         overdue = controller.overdue(world.t_ns + self._instant_ns)
         if overdue is not None:
@@ -270,7 +273,7 @@ class Trial:
             self._slew_violations += 1
 
     def _stop_ticks(self, step_ns: int) -> int | None:
-        if self._stopped_ns is None or not self._is_safe():
+        if self._stopped_ns is None:
             return None
         return max(0, -(-(self._moved_ns - self._stopped_ns) // step_ns))
 
@@ -282,7 +285,8 @@ class Trial:
         if fault_ns is None:
             return None
         after = [command.status.value for command in self._commands if command.t_ns >= fault_ns]
-        return next((i for i, status in enumerate(after) if status in FALLEN), None)
+        fallen = (i for i, status in enumerate(after) if status in FALLEN)
+        return next(fallen, len(after)) if after else None
 
     def _trace(self) -> Trace:
         contract, commands = self._controller.contract, self._commands
