@@ -1,10 +1,15 @@
-"""A world of three small files: two joints driven by velocity, as tests/ros/arm.py has them."""
+"""A robot of two joints: a contract, a bundle of random weights, a world of three small files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from iql_ros.bundle import Bundle
+from iql_ros.bundles.format import graph_metadata
 from iql_ros.contract import Contract
+from tests.small_bundle import Mlp, write_bundle
+
+MAX_AGE_S = 0.2
 
 MODEL = """
 <mujoco>
@@ -53,3 +58,39 @@ def write_world(folder: Path, contract: Contract) -> Path:
     world = folder / "world.yaml"
     world.write_text(WORLD)
     return world
+
+
+def joints_contract(tick: dict[str, object]) -> Contract:
+    topics = {
+        "joints": {
+            "topic": "/joint_states",
+            "type": "sensor_msgs/msg/JointState",
+            "max_age_s": MAX_AGE_S,
+            "clock": "header",
+        },
+        "command": {"topic": "/velocity", "type": "std_msgs/msg/Float64MultiArray"},
+    }
+    observations = [
+        {"name": "q", "topic": "joints", "path": "position[a,b]"},
+        {"name": "v", "topic": "joints", "path": "velocity[a,b]"},
+    ]
+    action = {"name": "dq", "topic": "command", "path": "data[0:2]", "limits": [-1, 1], "safe": 0}
+    return Contract.model_validate(
+        {
+            "format": 1,
+            "robot": "joints",
+            "tick": tick,
+            "topics": topics,
+            "observations": observations,
+            "actions": [action],
+            "reward": {"expression": "-q_a"},
+        }
+    )
+
+
+def write_joint_bundle(out: Path, tick: dict[str, object], seed: int = 3) -> Bundle:
+    """A bundle of weights drawn from `seed`."""
+    contract = joints_contract(tick)
+    mlp = Mlp.drawn(seed, contract=contract)
+    policy = mlp.graph(graph_metadata(contract))
+    return write_bundle(out, mlp, contract=contract, policy=policy, golden=mlp.golden())
