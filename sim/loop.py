@@ -85,14 +85,13 @@ class Episode:
 
 @dataclass
 class Clocked:
-    """Processor time that episodes took; differs from run to run.
-
-    Not wall time: what other processes do on this machine is none of the controller's doing.
+    """What episodes took; differs from run to run.
 
     Attributes:
-        physics_s: in MuJoCo.
-        total_s: in all.
-        ticks_s: of each decision, from the first message of its instant to the command's bytes.
+        physics_s: wall time in MuJoCo.
+        total_s: wall time in all.
+        ticks_s: processor time of each decision: what other processes do on this machine is
+            none of the controller's doing.
     """
 
     physics_s: float = 0.0
@@ -142,7 +141,7 @@ class Trial:
             decided: called with every decision.
         """
         self._decided = decided
-        began, physics_s = time.thread_time(), self._world.physics_s
+        began, physics_s = time.perf_counter(), self._world.physics_s
         self._set_up(number)
         world, step_ns = self._world, round(self._world.step_s * SECOND_NS)
         while (outcome := world.outcome()) is None:
@@ -153,7 +152,7 @@ class Trial:
             self._press_stop()
             seen(world)
         self.clocked.physics_s += world.physics_s - physics_s
-        self.clocked.total_s += time.thread_time() - began
+        self.clocked.total_s += time.perf_counter() - began
         return Episode(
             outcome,
             self._trace(),
@@ -214,22 +213,25 @@ class Trial:
 
     def _hear(self, messages: Sequence[Message]) -> None:
         controller, world = self._controller, self._world
-        began = time.thread_time()
-        command = None
+        has_ticked = False
         for message in messages:
             if controller.put(*message):
-                command = controller.tick(message.arrival_ns)
-                self._say(command)
+                self._tick(message.arrival_ns)
+                has_ticked = True
         if self._timed_by_rate and world.is_deciding:
-            now_ns = messages[-1].arrival_ns if messages else world.t_ns
-            command = controller.tick(max(now_ns, world.t_ns))
-            self._say(command)
-        if command is not None:
-            self.clocked.ticks_s.append(time.thread_time() - began)
+            self._tick(max(messages[-1].arrival_ns if messages else 0, world.t_ns))
+            has_ticked = True
+        if has_ticked:
             return
         overdue = controller.overdue(world.t_ns + self._instant_ns)
         if overdue is not None:
             self._say(overdue)
+
+    def _tick(self, t_ns: int) -> None:
+        began = time.thread_time()
+        command = self._controller.tick(t_ns)
+        self.clocked.ticks_s.append(time.thread_time() - began)
+        self._say(command)
 
     def _press_stop(self) -> None:
         if self._stopped_ns is not None and not self._is_safe():
