@@ -88,8 +88,8 @@ class Clocked:
     """What episodes took; differs from run to run.
 
     Attributes:
-        physics_s: wall time in MuJoCo.
-        total_s: wall time in all.
+        physics_s: in MuJoCo, by the world's clock.
+        total_s: in all, by the same.
         ticks_s: processor time of each decision: what other processes do on this machine is
             none of the controller's doing.
     """
@@ -141,7 +141,7 @@ class Trial:
             decided: called with every decision.
         """
         self._decided = decided
-        began, physics_s = time.perf_counter(), self._world.physics_s
+        began, physics_s = self._world.clock(), self._world.physics_s
         self._set_up(number)
         world, step_ns = self._world, round(self._world.step_s * SECOND_NS)
         while (outcome := world.outcome()) is None:
@@ -152,7 +152,7 @@ class Trial:
             self._press_stop()
             seen(world)
         self.clocked.physics_s += world.physics_s - physics_s
-        self.clocked.total_s += time.perf_counter() - began
+        self.clocked.total_s += world.clock() - began
         return Episode(
             outcome,
             self._trace(),
