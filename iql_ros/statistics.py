@@ -73,7 +73,7 @@ def paired_interval(
     rates = [count / trials for count in counts]
     (low_1, high_1), (low_2, high_2) = (wilson_interval(count, trials) for count in counts)
     product = counts[0] * counts[1] * (second + neither) * (first + neither)
-    covariance = both * neither - first * second
+    covariance = float(both * neither - first * second)
     if covariance > 0:
         covariance = max(0.0, covariance - trials / 2)
     correlation = covariance / sqrt(product) if product else 0.0

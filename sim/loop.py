@@ -85,14 +85,13 @@ class Episode:
 
 @dataclass
 class Clocked:
-    """Processor time that episodes took; differs from run to run.
-
-    Not wall time: what other processes do on this machine is none of the controller's doing.
+    """What episodes took; differs from run to run.
 
     Attributes:
-        physics_s: in MuJoCo.
-        total_s: in all.
-        ticks_s: of each decision, from the first message of its instant to the command's bytes.
+        physics_s: in MuJoCo, by the world's clock.
+        total_s: in all, by the same.
+        ticks_s: processor time of each decision: what other processes do on this machine is
+            none of the controller's doing.
     """
 
     physics_s: float = 0.0
@@ -107,7 +106,12 @@ class Clocked:
 
 
 class Trial:
-    """One controller in one scenario of one world."""
+    """One controller in one scenario of one world.
+
+    Attributes:
+        world: that it runs in.
+        clocked: what it has taken so far.
+    """
 
     def __init__(self, world: World, controller: Controller, scenario: Scenario = _NOMINAL) -> None:
         """Takes over all three.
@@ -116,7 +120,7 @@ class Trial:
             world: made with `obstacle_of(scenario)`.
             controller: as each episode will find it.
         """
-        self._world, self._controller, self._scenario = world, controller, scenario
+        self.world, self._controller, self._scenario = world, controller, scenario
         self._fresh = controller.snapshot()
         self._machine = Machine(world.model, world.data)
         contract = world.contract
@@ -142,9 +146,9 @@ class Trial:
             decided: called with every decision.
         """
         self._decided = decided
-        began, physics_s = time.thread_time(), self._world.physics_s
+        began, physics_s = self.world.clock(), self.world.physics_s
         self._set_up(number)
-        world, step_ns = self._world, round(self._world.step_s * SECOND_NS)
+        world, step_ns = self.world, round(self.world.step_s * SECOND_NS)
         while (outcome := world.outcome()) is None:
             self._push()
             self._act()
@@ -153,7 +157,7 @@ class Trial:
             self._press_stop()
             seen(world)
         self.clocked.physics_s += world.physics_s - physics_s
-        self.clocked.total_s += time.thread_time() - began
+        self.clocked.total_s += world.clock() - began
         return Episode(
             outcome,
             self._trace(),
@@ -167,7 +171,7 @@ class Trial:
     # -- one episode -------------------------------------------------------------------
 
     def _set_up(self, number: int) -> None:
-        world, scenario = self._world, self._scenario
+        world, scenario = self.world, self._scenario
         rng = np.random.default_rng([world.seed, number, 1])
         self._machine.vary(scenario.physics, rng)
         world.noise = scenario.noise
@@ -199,7 +203,7 @@ class Trial:
         self._limit_violations = self._slew_violations = 0
 
     def _push(self) -> None:
-        push, world = self._scenario.push, self._world
+        push, world = self._scenario.push, self.world
         if push is None:
             return
         every_ns = round(push.every_s * SECOND_NS)
@@ -213,29 +217,32 @@ class Trial:
             world.data.xfrc_applied[self._body] = 0.0
 
     def _hear(self, messages: Sequence[Message]) -> None:
-        controller, world = self._controller, self._world
-        began = time.thread_time()
-        command = None
+        controller, world = self._controller, self.world
+        has_ticked = False
         for message in messages:
             if controller.put(*message):
-                command = controller.tick(message.arrival_ns)
-                self._say(command)
+                self._tick(message.arrival_ns)
+                has_ticked = True
         if self._timed_by_rate and world.is_deciding:
-            now_ns = messages[-1].arrival_ns if messages else world.t_ns
-            command = controller.tick(max(now_ns, world.t_ns))
-            self._say(command)
-        if command is not None:
-            self.clocked.ticks_s.append(time.thread_time() - began)
+            self._tick(max(messages[-1].arrival_ns if messages else 0, world.t_ns))
+            has_ticked = True
+        if has_ticked or not world.is_deciding:
             return
         overdue = controller.overdue(world.t_ns + self._instant_ns)
         if overdue is not None:
             self._say(overdue)
 
+    def _tick(self, t_ns: int) -> None:
+        began = time.thread_time()
+        command = self._controller.tick(t_ns)
+        self.clocked.ticks_s.append(time.thread_time() - began)
+        self._say(command)
+
     def _press_stop(self) -> None:
         if self._stopped_ns is not None and not self._is_safe():
-            self._moved_ns = self._world.t_ns
-        if self._stop_ns is not None and self._world.t_ns >= self._stop_ns:
-            self._stopped_ns = self._world.t_ns
+            self._moved_ns = self.world.t_ns
+        if self._stop_ns is not None and self.world.t_ns >= self._stop_ns:
+            self._stopped_ns = self.world.t_ns
             self._stop_ns = None
             now_ns = self._stopped_ns + self._instant_ns
             self._say(self._controller.halt("pressed by the scenario", now_ns))
@@ -245,11 +252,11 @@ class Trial:
         self._commands.append(command)
         self._decided(command)
         if command.payloads:
-            self._on_the_way.append((self._world.t_ns + self._delay_ns, command))
+            self._on_the_way.append((self.world.t_ns + self._delay_ns, command))
 
     def _act(self) -> None:
         """Lets the commands that are due reach the actuators."""
-        world = self._world
+        world = self.world
         while self._on_the_way and self._on_the_way[0][0] <= world.t_ns:
             _, command = self._on_the_way.popleft()
             before = world.action
@@ -278,7 +285,7 @@ class Trial:
         return max(0, -(-(self._moved_ns - self._stopped_ns) // step_ns))
 
     def _is_safe(self) -> bool:
-        return bool((self._world.action == self._world.contract.action_safe).all())
+        return bool((self.world.action == self.world.contract.action_safe).all())
 
     def _notice_ticks(self) -> int | None:
         fault_ns = self._stream.fault_ns
