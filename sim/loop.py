@@ -1,76 +1,69 @@
-"""The closed loop in lockstep, without ROS: readings to a pilot, its command to the world.
+"""The closed loop in lockstep, without ROS: payload bytes to a controller, its bytes to the world.
 
-A *pilot* takes the readings of the control period that just passed and returns the joint
-velocities for the next. A scripted `sim.behaviour.Behaviour` is one; `controller_pilot` makes
-one of the very controller that the ROS node runs, fed with the same bytes.
+The controller is the very object that the node runs. A scripted *pilot* takes its place where
+logs are recorded: it sees the fields that the sensors measured, signals included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iql_ros.controller import Controller
-from sim.messages import COMMAND, decode_command, encode
-from sim.task import Account, EpisodeResult
-from sim.world import JOINTS, STEP_S, ArmWorld, Reading
+from sim.judge import Outcome
+from sim.world import Message, World
 
-Pilot = Callable[[Sequence[Reading]], NDArray[np.float64]]
-
-
-def run_episodes(
-    world: ArmWorld,
-    pilot: Pilot,
-    episodes: Iterable[int],
-    watch: Callable[[Sequence[Reading]], None] = lambda readings: None,
-) -> list[EpisodeResult]:
-    """Runs the numbered episodes with one pilot, one after the other."""
-    return [run_episode(world, pilot, episode, watch) for episode in episodes]
+Array = NDArray[np.float64]
+Pilot = Callable[[Mapping[str, Array]], Array]
+"""From fields, by name (components,), to an action (A,)."""
 
 
-def run_episode(
-    world: ArmWorld,
+def run_episodes(world: World, controller: Controller, episodes: Iterable[int]) -> list[Outcome]:
+    """Runs the numbered episodes, each with the controller as it is now."""
+    fresh = controller.snapshot()
+    outcomes = []
+    for episode in episodes:
+        controller.restore(fresh)
+        outcomes.append(run_episode(world, controller, episode))
+    return outcomes
+
+
+def run_episode(world: World, controller: Controller, episode: int) -> Outcome:
+    """Runs one episode with a controller that has not heard of anything yet."""
+    world.reset(episode)
+    while (outcome := world.outcome()) is None:
+        is_due = False
+        for message in world.advance():
+            is_due |= controller.put(*message)
+        if is_due or (controller.contract.tick.trigger is None and world.is_deciding):
+            command = controller.tick(message.arrival_ns)
+            world.command(command.payloads)
+    return outcome
+
+
+def fly(
+    world: World,
     pilot: Pilot,
     episode: int,
-    watch: Callable[[Sequence[Reading]], None] = lambda readings: None,
-) -> EpisodeResult:
-    """Runs one episode to its end.
+    heard: Callable[[Sequence[Message]], None] = lambda messages: None,
+    said: Callable[[Mapping[str, bytes]], None] = lambda payloads: None,
+) -> Outcome:
+    """Runs one episode with a scripted pilot.
 
     Args:
         world: is reset to the episode.
-        pilot: decides at the end of each control period.
-        episode: its number, which with the world's seed fixes start, target and noise.
-        watch: sees the readings of every period, the last included, before the pilot does.
+        pilot: decides at the beginning of each control step.
+        episode: its number, which with the world's seed fixes start and noise.
+        heard: sees the messages of every sensor period, before the pilot does.
+        said: sees the messages of every command.
     """
-    readings = world.reset(episode)
-    watch(readings)
-    account = Account(episode, readings[-1].distance, STEP_S)
-    result = None
-    while result is None:
-        readings = world.step(pilot(readings))
-        watch(readings)
-        result = account.add(readings[-1].distance)
-    return result
-
-
-def controller_pilot(controller: Controller) -> Pilot:
-    """A pilot that speaks with a fresh `controller` in message payloads, as the ROS node does."""
-    command = np.zeros(len(JOINTS))
-    is_first = True
-
-    def pilot(readings: Sequence[Reading]) -> NDArray[np.float64]:
-        nonlocal command, is_first
-        # The controller ticks at every fifth joint state from the first it sees: let that be
-        # the last of a period, so that its decisions fall between two periods.
-        for i, reading in enumerate(readings[-1:] if is_first else readings):
-            for message in encode(reading, announce=i == 0):
-                if controller.put(*message):
-                    decided = controller.tick(message.arrival_ns)
-                    if COMMAND in decided.payloads:
-                        command = decode_command(decided.payloads[COMMAND])
-        is_first = False
-        return command
-
-    return pilot
+    world.reset(episode)
+    while (outcome := world.outcome()) is None:
+        heard(world.advance())
+        if world.is_deciding:
+            payloads = world.encode(pilot(world.fields))
+            world.command(payloads)
+            said(payloads)
+    return outcome

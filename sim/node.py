@@ -1,9 +1,10 @@
-"""The simulated arm as a ROS 2 node: the topics of the contract, paced on the wall clock.
+"""A simulated robot as a ROS 2 node: the topics of its contract, paced on the wall clock.
 
     python -m sim.node --ros-args -p episodes:=5 -p speed:=2.0 -p results:=results.json
 
-Nothing moves until the first command arrives. Then the episodes run one after the other, and
-a JSON file with their results and the latency from joint state to command is written.
+`world` is a world file or the name of a shipped world, by default the arm. Nothing moves until
+the first command arrives. Then the episodes run one after the other, and a JSON file with their
+results and the latency from trigger to command is written.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +28,31 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
-from iql_ros.contract import Contract, load_contract
 from iql_ros.errors import IqlRosError, LogError
-from sim.messages import COMMAND, SECOND_NS, decode_command, encode, encode_clock
-from sim.task import Account, EpisodeResult
-from sim.world import JOINTS, READINGS_PER_STEP, SENSOR_NS, STEP_S, ArmWorld, Reading
+from iql_ros.sampler import SECOND_NS
+from iql_ros.wire import Writer, make_types
+from sim.judge import Outcome
+from sim.world import Message, load_world
 
-ROBOT = "arm6"
-SILENCE_NS = 500_000_000  # simulated; an arm whose commands go silent stops, as drives do
+CLOCK = "rosgraph_msgs/msg/Clock"
 LARGEST_LAG_NS = 200_000_000  # a host this late gives up the lost time instead of racing after it
-STILL = np.zeros(len(JOINTS))
 
 
 class SimNode(Node):
-    """Publishes what the sensors say and holds the newest command."""
+    """Publishes what the sensors say, and takes commands.
 
-    def __init__(self, contract: Contract) -> None:
-        """Declares the parameters and creates the interfaces of `contract`."""
-        super().__init__("arm6_sim")
+    Attributes:
+        world: as the parameters `world` and `seed` say; commands go to it as they arrive.
+        commanded: whether a command has ever arrived.
+        latencies_us: from the newest trigger message to each command.
+    """
+
+    def __init__(self) -> None:
+        """Declares the parameters and creates the interfaces of the world's contract."""
+        super().__init__("simulator")
         self.episodes = self._parameter("episodes", 10)
         self.seed = self._parameter("seed", 0)
+        self.world = load_world(self._parameter("world", "arm6"), self.seed)
         self.speed = self._parameter("speed", 1.0)
         self.results = self._parameter("results", "")
         self.wait_s = self._parameter("wait_s", 30.0)
@@ -53,47 +60,44 @@ class SimNode(Node):
             if getattr(self, name) <= 0:
                 raise IqlRosError(f"parameter {name} is {getattr(self, name)}: must be above 0")
         self.latencies_us: list[float] = []
-        self.command = STILL
-        self.command_topic = self.resolve_topic_name(contract.topics[COMMAND].topic)
-        self._command_ns: int | None = None
-        self._t_ns = 0
-        self._joints_published_ns = 0
-        self._time = self.create_publisher(_message_class("rosgraph_msgs/msg/Clock"), "/clock", 10)
+        self.commanded = False
+        self._triggered_ns = 0
+        contract = self.world.contract
+        self.command_topic = self.resolve_topic_name(contract.topics[contract.outputs[0]].topic)
+        self._clock_writer = Writer(make_types({}), CLOCK, ["clock.sec", "clock.nanosec"])
+        self._time = self.create_publisher(_message_class(CLOCK), "/clock", 10)
         self._sensors: dict[str, Publisher[Any]] = {
-            alias: self.create_publisher(_message_class(topic.type), topic.topic, topic.qos.depth)
-            for alias, topic in contract.topics.items()
-            if alias != COMMAND
+            alias: self.create_publisher(
+                *(_message_class(contract.topics[alias].type), contract.topics[alias].topic),
+                contract.topics[alias].qos.depth,
+            )
+            for alias in self.world.sensors
         }
-        command = contract.topics[COMMAND]
-        self.create_subscription(
-            _message_class(command.type), command.topic, self._receive, command.qos.depth, raw=True
-        )
+        for alias in contract.outputs:
+            topic = contract.topics[alias]
+            self.create_subscription(
+                *(_message_class(topic.type), topic.topic, partial(self._receive, alias)),
+                *(topic.qos.depth,),
+                raw=True,
+            )
 
-    @property
-    def commanded(self) -> bool:
-        """Whether a command has ever arrived."""
-        return self._command_ns is not None
-
-    def publish(self, reading: Reading, announce: bool) -> None:
-        """Publishes clock and sensors, and drops a command that has become too old."""
-        self._t_ns = reading.t_ns
-        if self._command_ns is not None and self._t_ns - self._command_ns > SILENCE_NS:
-            self.command = STILL
-        self._time.publish(encode_clock(reading.t_ns))
-        for alias, _, payload in encode(reading, announce):
-            self._joints_published_ns = time.perf_counter_ns()  # the joint states come last
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publishes the clock and the messages of one sensor period, the trigger last."""
+        seconds, ns = divmod(self.world.t_ns, SECOND_NS)
+        self._time.publish(self._clock_writer.write(np.array([seconds, ns], np.float64)))
+        for alias, _, payload in messages:
+            self._triggered_ns = time.perf_counter_ns()
             self._sensors[alias].publish(payload)
 
-    def _receive(self, payload: bytes) -> None:
-        latency_ns = time.perf_counter_ns() - self._joints_published_ns
+    def _receive(self, alias: str, payload: bytes) -> None:
+        latency_ns = time.perf_counter_ns() - self._triggered_ns
         self.latencies_us.append(latency_ns / 1000)
         try:
-            command = decode_command(payload)
+            self.world.command({alias: payload})
         except LogError as error:
             self.get_logger().error(f"{self.command_topic}: {error}", throttle_duration_sec=1.0)
             return
-        self.command = command
-        self._command_ns = self._t_ns
+        self.commanded = True
 
     def _parameter(self, name: str, default: Any) -> Any:
         return self.declare_parameter(name, default).value
@@ -104,17 +108,16 @@ class Stopped(Exception):
 
 
 class Simulation:
-    """Paces the world and judges the task."""
+    """Paces the world, one episode after the other."""
 
     def __init__(self, node: SimNode, executor: SingleThreadedExecutor) -> None:
-        """Stands the arm at the start of episode 0."""
-        self._node = node
+        """Begins to count the time."""
+        self._node, self._world = node, node.world
         self._executor = executor
-        self._world = ArmWorld(node.seed)
-        self._period_ns = int(SENSOR_NS / node.speed)
+        self._period_ns = int(self._world.file.period_ns / node.speed)
         self._due_ns = time.monotonic_ns()
         self._stopping = False
-        self.results: list[EpisodeResult] = []
+        self.results: list[Outcome] = []
 
     def stop(self, *_: object) -> None:
         """Makes `run` raise Stopped soon; a signal handler."""
@@ -142,29 +145,25 @@ class Simulation:
                     f"controller active, not in shadow mode, and in ROS domain "
                     f"{os.environ.get('ROS_DOMAIN_ID', '0')}?"
                 )
-            self._period(standing=True)
+            self._period()
+            if self._world.outcome() is not None:
+                self._world.reset(0)
         node.latencies_us.clear()  # the first command pays for discovery
 
-    def _run_episode(self, episode: int) -> EpisodeResult:
-        self._world.place(episode)
-        account = Account(episode, self._period(standing=True).distance, STEP_S)
-        result = None
-        while result is None:
-            result = account.add(self._period().distance)
-        outcome = "reached" if result.success else "not reached"
+    def _run_episode(self, episode: int) -> Outcome:
+        self._world.reset(episode)
+        while (result := self._world.outcome()) is None:
+            self._period()
         self._node.get_logger().info(
-            f"episode {episode}: {outcome} after {result.duration_s:.2f} s, "
+            f"episode {episode}: {result.ending} after {result.duration_s:.2f} s, "
             f"return {result.total_reward:.1f}"
         )
         return result
 
-    def _period(self, standing: bool = False) -> Reading:
-        """Lets one control period pass; returns its last reading."""
-        for i in range(READINGS_PER_STEP):
-            self._wait_until_due()
-            reading = self._world.advance(STILL if standing else self._node.command)
-            self._node.publish(reading, announce=i == 0)
-        return reading
+    def _period(self) -> None:
+        """Lets one sensor period pass."""
+        self._wait_until_due()
+        self._node.publish(self._world.advance())
 
     def _wait_until_due(self) -> None:
         """Handles messages until the next sensor instant; every wait is bounded."""
@@ -190,7 +189,7 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
-        node = SimNode(load_contract(ROBOT))
+        node = SimNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         simulation = Simulation(node, executor)
@@ -215,11 +214,11 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def write_results(path: Path, node: SimNode, results: Sequence[EpisodeResult]) -> None:
+def write_results(path: Path, node: SimNode, results: Sequence[Outcome]) -> None:
     """Writes results and latencies as JSON, in one atomic replacement.
 
-    A latency counts from the newest joint state, so one above the sensor period (10 ms
-    divided by the speed) shows up reduced by whole periods.
+    A latency counts from the newest sensor period, so one above that (of the arm 10 ms divided
+    by the speed) shows up reduced by whole periods.
     """
     latencies = np.array(node.latencies_us)
     quantiles = {
