@@ -12,11 +12,12 @@ INERTIA = 0.00788 + 0.230 * 0.3302**2
 MOMENT = 0.230 * 9.81 * 0.3302  # N m
 CART_FRICTION = 5.4  # N s/m
 
-# A linear-quadratic regulator of the linearised model at 50 Hz, for states x, angle, dx, dangle
-# weighted 5, 10, 0.1, 0.1 and force 0.02.
-BALANCE = np.array([-13.8, -74.3, -19.4, -14.7])
-CATCH_RAD = 0.5
+# A linear-quadratic regulator of the linearised model at 25 Hz, for states x, angle, dx, dangle
+# weighted 5, 10, 0.1, 0.1 and force 0.1.
+BALANCE = np.array([-5.6, -54.1, -13.5, -10.8])
+CATCH_RAD, CATCH_WIDTH_RAD = 0.45, 0.1
 EXCESS_J = 0.1  # a little more than upright, for what friction takes on the way
+ROOM_M = (0.3, 0.2)  # from there on, and over so much, no force towards the nearer buffer
 
 
 def swing(pump: float, share: float = 1.0) -> Move:
@@ -34,13 +35,13 @@ def swing(pump: float, share: float = 1.0) -> Move:
         x, dx, speed = (float(fields[name][0]) for name in ("x", "dx", "dangle"))
         sine, cosine = fields["tip"]
         angle = np.arctan2(sine, cosine)
-        if abs(angle) < CATCH_RAD and abs(BALANCE[1] * angle + BALANCE[3] * speed) < 30:
-            force = -BALANCE @ np.array([x, angle, dx, speed])
-        else:
-            energy = 0.5 * INERTIA * speed**2 + MOMENT * (cosine - 1.0)
-            feed = 30.0 * (energy - EXCESS_J) * np.tanh(speed * cosine)
-            force = 1.3 * np.clip(feed, -pump, pump) + (CART_FRICTION - 2.0) * dx - 10.0 * x
-        return np.array([share * force])
+        balancing = np.clip(-BALANCE @ (x, angle, dx, speed), -12.0, 12.0)
+        energy = 0.5 * INERTIA * speed**2 + MOMENT * (cosine - 1.0)
+        feed = pump * np.tanh(2.0 * (energy - EXCESS_J) * speed * cosine)
+        feed *= 1.0 - np.clip((x * np.sign(feed) - ROOM_M[0]) / ROOM_M[1], 0.0, 1.0)
+        swinging = 1.3 * feed + (CART_FRICTION - 2.0) * dx - 6.0 * x
+        caught = 1.0 / (1.0 + np.exp((abs(angle) - CATCH_RAD) / CATCH_WIDTH_RAD))
+        return np.array([share * (caught * balancing + (1.0 - caught) * swinging)])
 
     return move
 
@@ -57,20 +58,20 @@ def push(force: float) -> Move:
 
 CREW = Crew(
     operators={
-        "timid": Operator(0.25, {"work": 0.75, "weak": 0.2, "centre": 0.05}, 0.03),
-        "absent": Operator(0.25, {"work": 0.8, "let_go": 0.2}, 0.03),
-        "reversed": Operator(0.25, {"work": 0.85, "weak": 0.1, "reverse": 0.05}, 0.03),
-        "shaky": Operator(0.25, {"work": 0.75, "weak": 0.15, "push": 0.1}, 0.1),
+        "timid": Operator(0.25, {"work": 0.5, "weak": 0.4, "centre": 0.1}, 0.03),
+        "absent": Operator(0.25, {"work": 0.6, "let_go": 0.4}, 0.03),
+        "reversed": Operator(0.25, {"work": 0.65, "weak": 0.2, "reverse": 0.15}, 0.03),
+        "shaky": Operator(0.25, {"work": 0.55, "weak": 0.25, "push": 0.2}, 0.08),
     },
     intents={
-        "work": lambda rng: swing(rng.uniform(2.8, 3.8)),
-        "weak": lambda rng: swing(rng.uniform(1.5, 3.3), rng.uniform(0.2, 0.7)),
+        "work": lambda rng: swing(rng.uniform(3.5, 5.5)),
+        "weak": lambda rng: swing(rng.uniform(2.0, 4.0), rng.uniform(0.2, 0.6)),
         "centre": lambda rng: centre(rng.uniform(5.0, 25.0)),
         "let_go": lambda rng: push(0.0),
-        "reverse": lambda rng: swing(2.5, rng.uniform(-1.0, -0.3)),
+        "reverse": lambda rng: swing(4.0, rng.uniform(-0.8, -0.2)),
         "push": lambda rng: push(rng.uniform(-5.0, 5.0)),
     },
-    stretch=(2, 10),  # 0.04 to 0.2 s
+    stretch=(2, 6),  # 0.08 to 0.24 s
 )
 
 
