@@ -278,10 +278,14 @@ def run(
         float, typer.Option(min=0.0, max=1.0, help="share of the way to the policy's command")
     ] = 1.0,
     sim_time: Annotated[bool, typer.Option("--sim-time", help="take time from /clock")] = False,
+    allow_ungated: Annotated[
+        bool, typer.Option("--allow-ungated", help="move although the simulation gate says no")
+    ] = False,
 ) -> None:
     """Runs the controller node without `ros2 launch`: configured and activated at once.
 
-    In shadow mode commands go to `<topic>/shadow`. More arguments go to ROS:
+    In shadow mode commands go to `<topic>/shadow`. In active mode, outside simulation, the bundle
+    must have passed `iql-ros gate`. More arguments go to ROS:
     `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel -p executor:=events`.
 
     Example: `iql-ros run bundle --mode active --contract robot.yaml`
@@ -291,6 +295,7 @@ def run(
     node = room("iql_ros.nodes.controller")
     parameters: dict[str, object] = {"bundle": bundle, "mode": mode, "speed": speed}
     parameters["use_sim_time"] = str(sim_time).lower()
+    parameters["allow_ungated"] = str(allow_ungated).lower()
     if contract is not None:
         parameters["contract"] = contract
     arguments = [part for k, v in parameters.items() for part in ("-p", f"{k}:={v}")]

@@ -39,6 +39,12 @@ ARGUMENTS = [
         description="active moves the simulated robot; shadow only reports commands.",
     ),
     DeclareLaunchArgument(
+        "allow_ungated",
+        default_value="false",
+        choices=["true", "false"],
+        description="Without use_sim_time: move although the simulation gate has not been passed.",
+    ),
+    DeclareLaunchArgument(
         "policy_speed",
         default_value="1.0",
         description="Share of the way from rest to the policy's command, 0 to 1.",
@@ -78,6 +84,7 @@ ARGUMENTS = [
 CONTROLLER_ARGUMENTS = [
     "bundle",
     "mode",
+    "allow_ungated",
     "policy_speed",
     "executor",
     "use_sim_time",

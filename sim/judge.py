@@ -52,7 +52,6 @@ class Judge:
 
     Attributes:
         outcome: of the episode, None while it runs.
-        fields: message and derived fields by name, (components,), as last measured.
     """
 
     def __init__(self, file: WorldFile, contract: Contract, step_s: float) -> None:
@@ -67,17 +66,15 @@ class Judge:
             for field in contract.fields.values()
             if field.history_of is None and not field.previous_action
         ]
-        self._plan = FieldPlan(contract, names)
-        types = make_types(contract.definitions)
-        self._readers = {
-            alias: Reader(types, contract.topics[alias].type, paths)
-            for alias, paths in self._plan.paths.items()
-        }
-        self._columns = [name for field in names for name in contract.components(field)]
-        known = {*self._columns, *contract.action_names, *(f"next_{n}" for n in self._columns)}
-        self._success = Expression(file.success, self._columns, "success")
-        self._failure = file.failure and Expression(file.failure, self._columns, "failure")
-        self._reward = _reward(contract, known)
+        columns = [component for name in names for component in contract.components(name)]
+        known = {*columns, *contract.action_names, *(f"next_{column}" for column in columns)}
+        self._success = Expression(file.success, columns, "success")
+        self._failure = file.failure and Expression(file.failure, columns, "failure")
+        self._reward, used = _reward(contract, known)
+        used |= {*self._success.names, *(self._failure.names if self._failure else ())}
+        used = {name.removeprefix("next_") for name in used}
+        needed = [name for name in names if used & set(contract.components(name))]
+        self._all, self._needed = _Look(contract, names), _Look(contract, needed)
         self._limit = max(1, round(file.time_limit_s / step_s))
         self._hold = max(1, round(file.hold_s / step_s))
         self._newest: dict[str, bytes] = {}
@@ -86,14 +83,17 @@ class Judge:
     def begin(self, episode: int) -> None:
         """Forgets all but what topics said last."""
         self.outcome: Outcome | None = None
-        self.fields: dict[str, Array] = {}
         self._episode, self._steps, self._held, self._total = episode, -1, 0, 0.0
         self._before: dict[str, float] = {}
 
     def put(self, alias: str, payload: bytes) -> None:
         """Takes one message as the sensor sent it."""
-        if alias in self._readers:
-            self._newest[alias] = payload
+        self._newest[alias] = payload
+
+    @property
+    def fields(self) -> dict[str, Array]:
+        """All message and derived fields by name, (components,), as last measured."""
+        return self._all.fields(self._newest)
 
     def step(self, action: Array, *, diverged: bool) -> None:
         """A control step ends here, and the next begins.
@@ -104,60 +104,83 @@ class Judge:
         """
         if self.outcome is not None:
             return
-        if not diverged:
-            self._look()
+        now = self._before if diverged else self._needed.columns(self._newest)
         self._steps += 1
-        now = self._values
         if self._steps > 0:
-            columns = dict(self._before)
+            columns = {f"next_{name}": value for name, value in now.items()}
             columns.update(zip(self._contract.action_names, action.tolist(), strict=True))
-            columns.update((f"next_{name}", value) for name, value in now.items())
-            self._total += self._reward(columns)
+            self._total += self._reward({**self._before, **columns})
         self._before = now
         self._held = self._held + 1 if self._success(now) == 1 else 0
-        ending: Ending | None = None
-        if diverged:
-            ending = "diverged"
-        elif self._failure and self._failure(now) == 1:
-            ending = "failure"
-        elif self._held >= self._hold:
-            ending = "success"
-        elif self._steps >= self._limit:
-            ending = "time limit"
-        if ending is not None and self._steps > 0:
-            duration_s = self._steps * self._step_s
+        ending = self._ending(now, diverged)
+        if ending is not None:
+            steps = max(1, self._steps)  # one that ends where it begins has taken no less
             self.outcome = Outcome(
-                *(self._episode, ending == "success", ending, self._steps, self._total, duration_s)
+                *(self._episode, ending == "success", ending, steps),
+                *(self._total, steps * self._step_s),
             )
 
-    def _look(self) -> None:
+    def _ending(self, now: Mapping[str, float], diverged: bool) -> Ending | None:
+        if diverged:
+            return "diverged"
+        if self._steps < 1:
+            return None
+        if self._failure and self._failure(now) == 1:
+            return "failure"
+        if self._held >= self._hold:
+            return "success"
+        return "time limit" if self._steps >= self._limit else None
+
+
+class _Look:
+    """Reads fields from the newest payloads."""
+
+    def __init__(self, contract: Contract, names: list[str]) -> None:
+        self._plan = FieldPlan(contract, names)
+        types = make_types(contract.definitions)
+        self._readers = [
+            (alias, Reader(types, contract.topics[alias].type, paths))
+            for alias, paths in self._plan.paths.items()
+        ]
+        self._names, self._components = names, [contract.components(name) for name in names]
+
+    def fields(self, newest: Mapping[str, bytes]) -> dict[str, Array]:
+        """By name, (components,); NaN where a topic has not spoken, or lacks a value."""
         rows = {}
-        for alias, reader in self._readers.items():
-            payload = self._newest.get(alias)
-            row = None if payload is None else reader.read(payload)
-            rows[alias] = np.full(reader.width, math.nan) if row is None else row
-        computed = self._plan.compute({alias: row[None] for alias, row in rows.items()})
-        self.fields = {name: values[0] for name, values in computed.items()}
-        flat = np.concatenate([self.fields[name] for name in self._names]).tolist()
-        self._values: dict[str, float] = dict(zip(self._columns, flat, strict=True))
+        for alias, reader in self._readers:
+            row = reader.read(newest[alias]) if alias in newest else None
+            rows[alias] = (np.full(reader.width, math.nan) if row is None else row)[None]
+        return {name: values[0] for name, values in self._plan.compute(rows).items()}
 
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return self._plan.names
+    def columns(self, newest: Mapping[str, bytes]) -> dict[str, float]:
+        """By component."""
+        fields = self.fields(newest)
+        return {
+            component: value
+            for name, components in zip(self._names, self._components, strict=True)
+            for component, value in zip(components, fields[name].tolist(), strict=True)
+        }
 
 
-def _reward(contract: Contract, known: set[str]) -> Callable[[Mapping[str, float]], float]:
-    """The contract's reward as a function of the columns of one step."""
+Reward = Callable[[Mapping[str, float]], float]
+
+
+def _reward(contract: Contract, known: set[str]) -> tuple[Reward, set[str]]:
+    """The contract's reward as a function of the columns of one step, and which it uses."""
     rule = contract.reward
     if rule.expression is not None:
-        return Expression(rule.expression, known, "reward.expression")
+        expression = Expression(rule.expression, known, "reward.expression")
+        return expression, set(expression.names)
     if rule.field is not None:
         column = f"next_{contract.components(rule.field)[0]}"
-        return lambda columns: columns[column]
+        return lambda columns: columns[column], {column}
     assert rule.function is not None
     module, _, name = rule.function.partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ContractError(f"reward.function = {rule.function!r}: {error}") from None
-    return lambda columns: float(function({k: np.array([v]) for k, v in columns.items()})[0])
+    return (
+        lambda columns: float(function({k: np.array([v]) for k, v in columns.items()})[0]),
+        known,
+    )

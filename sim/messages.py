@@ -6,6 +6,8 @@ them is what it meets in the others.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +16,13 @@ from iql_ros.contract import Contract
 from iql_ros.contracts.paths import component_labels
 from iql_ros.control.outputs import Output
 from iql_ros.errors import ContractError, LogError
-from iql_ros.payloads.messages import Struct, message_tree
-from iql_ros.sampler import SECOND_NS
-from iql_ros.wire import STAMP, Reader, Writer, make_types
+from iql_ros.wire import Reader, Writer, make_types
 from sim.expressions import Expression
 from sim.sources import Source
 from sim.world_file import TopicSource, WorldFile
 
 Array = NDArray[np.float64]
+BLOCK = 64  # messages
 
 
 class Sensor:
@@ -42,18 +43,10 @@ class Sensor:
         """
         said = file.topics.get(alias, TopicSource())
         types, msgtype = make_types(contract.definitions), contract.topics[alias].type
-        header = message_tree(types, msgtype, "cdr").field("header")
-        self._stamped = isinstance(header, Struct) and header.name == "std_msgs/msg/Header"
-        constants = {
-            key: value
-            for key, value in source.constants.items()
-            if self._stamped or not key.startswith("header.")
-        }
         paths = [part.path for part in source.parts]
-        stamp = STAMP if self._stamped else []
-        self._writer = Writer(types, msgtype, [*stamp, *paths], constants)
+        self._writer = Writer(types, msgtype, paths, source.constants)
         widths = [len(component_labels(path)) for path in paths]
-        ends = np.cumsum([len(stamp), *widths]).tolist()
+        ends = np.cumsum([0, *widths]).tolist()
         self._reads = [
             (part.read, slice(first, end))
             for part, first, end in zip(source.parts, ends[:-1], ends[1:], strict=True)
@@ -71,31 +64,39 @@ class Sensor:
             )
         spread = [said.noise.get(part.name, 0.0) for part in source.parts]
         self.spread = np.repeat(spread, widths)
-        self._is_noisy = bool(self.spread.any())
-        self._row = np.zeros(ends[-1])
+        self._row = np.zeros(self.width)
+        self.begin(np.random.default_rng(), 1.0, None)
 
-    def measure(
-        self, t_ns: int, rng: np.random.Generator, noise: float, bias: Array | None
-    ) -> bytes:
-        """The message of this instant.
+    def begin(self, rng: np.random.Generator, noise: float, bias: Array | None) -> None:
+        """Begins an episode.
 
         Args:
-            rng: of the noise.
+            rng: of the noise, this topic's own.
             noise: scales it.
             bias: added to the values, shape (W,).
         """
+        self._rng, self._scale, self._bias = rng, noise * self.spread, bias
+        self._is_exact = bias is None and not self._scale.any()
+        self._errors: Iterator[Array] = iter(())
+
+    def measure(self, t_ns: int) -> bytes:
+        """The message of this instant."""
         row = self._row
         for read, part in self._reads:
             row[part] = read()
-        values = row
-        if self._stamped:
-            row[0], row[1] = divmod(t_ns, SECOND_NS)
-            values = row[2:]
-        if self._is_noisy:
-            values += noise * self.spread * rng.standard_normal(self.width)
-        if bias is not None:
-            values += bias
-        return self._writer.write(row)
+        if not self._is_exact:
+            row += self._error()
+        return self._writer.write(row, t_ns)
+
+    def _error(self) -> Array:
+        error = next(self._errors, None)
+        if error is None:  # drawn for many messages at once: one at a time takes 4 us each
+            errors = self._scale * self._rng.standard_normal((BLOCK, self.width))
+            if self._bias is not None:
+                errors += self._bias
+            self._errors = iter(errors)
+            error = next(self._errors)
+        return error
 
 
 class Commands:

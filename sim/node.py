@@ -3,18 +3,19 @@
     python -m sim.node --ros-args -p episodes:=5 -p speed:=2.0 -p results:=results.json
 
 `world` is a world file or the name of a shipped world, by default the arm. Nothing moves until
-the first command arrives. Then the episodes run one after the other, and a JSON file with their
-results and the latency from trigger to command is written.
+the first commands arrive. Then the episodes run one after the other, each beginning where the
+controller decides, as in lockstep; a JSON file has their results and the latency of commands. With
+`bundle` the same episodes then run in lockstep, and what differs is told (`sim.against_lockstep`).
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -26,15 +27,21 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from iql_ros.errors import IqlRosError, LogError
+from iql_ros.files import write_text
+from iql_ros.nodes.types import message_class
+from iql_ros.nodes.wiring import qos_of
 from iql_ros.sampler import SECOND_NS
 from iql_ros.wire import Writer, make_types
+from sim.against_lockstep import compare, in_words
 from sim.judge import Outcome
 from sim.world import Message, load_world
 
 CLOCK = "rosgraph_msgs/msg/Clock"
+COMMANDS_TO_ALIGN = 5
 LARGEST_LAG_NS = 200_000_000  # a host this late gives up the lost time instead of racing after it
 
 
@@ -43,8 +50,9 @@ class SimNode(Node):
 
     Attributes:
         world: as the parameters `world` and `seed` say; commands go to it as they arrive.
-        commanded: whether a command has ever arrived.
-        latencies_us: from the newest trigger message to each command.
+        periods: sensor periods that were published.
+        answered: of each command, how many had been published when it came.
+        latencies_us: from the newest sensor period to each command.
     """
 
     def __init__(self) -> None:
@@ -52,32 +60,37 @@ class SimNode(Node):
         super().__init__("simulator")
         self.episodes = self._parameter("episodes", 10)
         self.seed = self._parameter("seed", 0)
-        self.world = load_world(self._parameter("world", "arm6"), self.seed)
+        self.world_source = self._parameter("world", "arm6")
+        self.world = load_world(self.world_source, self.seed)
         self.speed = self._parameter("speed", 1.0)
         self.results = self._parameter("results", "")
         self.wait_s = self._parameter("wait_s", 30.0)
         for name in ("episodes", "speed", "wait_s"):
             if getattr(self, name) <= 0:
                 raise IqlRosError(f"parameter {name} is {getattr(self, name)}: must be above 0")
+        self.bundle = self._parameter("bundle", "")
         self.latencies_us: list[float] = []
-        self.commanded = False
-        self._triggered_ns = 0
+        self.answered: list[int] = []
+        self.periods = 0
+        self._published_ns = 0
         contract = self.world.contract
         self.command_topic = self.resolve_topic_name(contract.topics[contract.outputs[0]].topic)
         self._clock_writer = Writer(make_types({}), CLOCK, ["clock.sec", "clock.nanosec"])
-        self._time = self.create_publisher(_message_class(CLOCK), "/clock", 10)
+        self._time = self.create_publisher(message_class(CLOCK), "/clock", 10)
         self._sensors: dict[str, Publisher[Any]] = {
             alias: self.create_publisher(
-                *(_message_class(contract.topics[alias].type), contract.topics[alias].topic),
-                contract.topics[alias].qos.depth,
+                message_class(topic.type), topic.topic, qos_of(topic, ReliabilityPolicy.RELIABLE)
             )
-            for alias in self.world.sensors
+            for alias, topic in contract.topics.items()
+            if alias in self.world.sensors
         }
         for alias in contract.outputs:
             topic = contract.topics[alias]
             self.create_subscription(
-                *(_message_class(topic.type), topic.topic, partial(self._receive, alias)),
-                *(topic.qos.depth,),
+                message_class(topic.type),
+                topic.topic,
+                partial(self._receive, alias),
+                qos_of(topic, ReliabilityPolicy.RELIABLE),
                 raw=True,
             )
 
@@ -86,18 +99,19 @@ class SimNode(Node):
         seconds, ns = divmod(self.world.t_ns, SECOND_NS)
         self._time.publish(self._clock_writer.write(np.array([seconds, ns], np.float64)))
         for alias, _, payload in messages:
-            self._triggered_ns = time.perf_counter_ns()
+            self._published_ns = time.perf_counter_ns()
             self._sensors[alias].publish(payload)
+        self.periods += 1
 
     def _receive(self, alias: str, payload: bytes) -> None:
-        latency_ns = time.perf_counter_ns() - self._triggered_ns
-        self.latencies_us.append(latency_ns / 1000)
+        latency_ns = time.perf_counter_ns() - self._published_ns
         try:
             self.world.command({alias: payload})
         except LogError as error:
             self.get_logger().error(f"{self.command_topic}: {error}", throttle_duration_sec=1.0)
             return
-        self.commanded = True
+        self.latencies_us.append(latency_ns / 1000)
+        self.answered.append(self.periods)
 
     def _parameter(self, name: str, default: Any) -> Any:
         return self.declare_parameter(name, default).value
@@ -117,29 +131,37 @@ class Simulation:
         self._period_ns = int(self._world.file.period_ns / node.speed)
         self._due_ns = time.monotonic_ns()
         self._stopping = False
+        self.phase = 0
         self.results: list[Outcome] = []
+
+    @property
+    def late(self) -> int:
+        """Commands that came only after a later sensor period than the one they answer."""
+        return sum(n % self._world.every != self.phase for n in self._node.answered)
 
     def stop(self, *_: object) -> None:
         """Makes `run` raise Stopped soon; a signal handler."""
         self._stopping = True
 
     def run(self) -> None:
-        """Waits for the first command, then runs all episodes.
+        """Waits for commands, then runs all episodes.
 
         Raises:
             IqlRosError: no command came in time.
             Stopped: a signal arrived.
         """
-        self._wait_for_command()
+        self._wait_for_commands()
+        self._align()
         for episode in range(self._node.episodes):
             self.results.append(self._run_episode(episode))
 
-    def _wait_for_command(self) -> None:
+    def _wait_for_commands(self) -> None:
+        """Until there are enough to see when they come."""
         node = self._node
         deadline = time.monotonic() + node.wait_s
         node.get_logger().info(f"waiting for the first command on {node.command_topic}")
-        while not node.commanded:
-            if time.monotonic() > deadline:
+        while len(node.answered) < COMMANDS_TO_ALIGN:
+            if time.monotonic() > deadline and not node.answered:
                 raise IqlRosError(
                     f"no command on {node.command_topic} within {node.wait_s:g} s: is the "
                     f"controller active, not in shadow mode, and in ROS domain "
@@ -148,7 +170,19 @@ class Simulation:
             self._period()
             if self._world.outcome() is not None:
                 self._world.reset(0)
-        node.latencies_us.clear()  # the first command pays for discovery
+
+    def _align(self) -> None:
+        """Goes on until the next message is one at which the controller decides.
+
+        An episode's first message is such a one in lockstep. What came until now, the first
+        command with its discovery among it, is no measurement.
+        """
+        node, every = self._node, self._world.every
+        (self.phase, _), *_ = Counter(n % every for n in node.answered).most_common(1)
+        while (node.periods + 1) % every != self.phase:
+            self._period()
+        node.answered.clear()
+        node.latencies_us.clear()
 
     def _run_episode(self, episode: int) -> Outcome:
         self._world.reset(episode)
@@ -199,8 +233,7 @@ def main(args: list[str] | None = None) -> int:
             simulation.run()
         except Stopped:
             node.get_logger().info("stopped by a signal")
-        if node.results:
-            write_results(Path(node.results), node, simulation.results)
+        tell(node, simulation)
     except IqlRosError as error:
         print(f"sim.node: {error}", file=sys.stderr)
         return 1
@@ -214,35 +247,43 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def write_results(path: Path, node: SimNode, results: Sequence[Outcome]) -> None:
-    """Writes results and latencies as JSON, in one atomic replacement.
+def tell(node: SimNode, simulation: Simulation) -> None:
+    """Compares with lockstep if asked to, logs what differs, and writes the results."""
+    results = results_of(node, simulation)
+    if node.bundle and simulation.results:
+        node.get_logger().info("the same episodes in lockstep")
+        facts = compare(node.bundle, node.world_source, node.seed, simulation.results)
+        results["against_lockstep"] = facts
+        for line in in_words(facts, results):
+            node.get_logger().info(line)
+    if node.results:
+        write_text(Path(node.results), json.dumps(results, indent=1))
+
+
+def results_of(node: SimNode, simulation: Simulation) -> dict[str, Any]:
+    """Outcomes and latencies as JSON has them.
 
     A latency counts from the newest sensor period, so one above that (of the arm 10 ms divided
-    by the speed) shows up reduced by whole periods.
+    by the speed) shows up reduced by whole periods, and counts as late.
     """
+    results = simulation.results
     latencies = np.array(node.latencies_us)
     quantiles = {
         f"p{percent}": round(float(np.percentile(latencies, percent)), 1)
         for percent in (50, 90, 99, 100)
         if latencies.size
     }
-    content = {
+    return {
+        "world": node.world_source,
         "seed": node.seed,
         "speed": node.speed,
         "finished": len(results) == node.episodes,
         "success_rate": float(np.mean([r.success for r in results])) if results else None,
         "episodes": [asdict(result) for result in results],
         "latency_us": {"commands": latencies.size, **quantiles},
+        "late": simulation.late,
+        "sensor_period_ms": node.world.file.period_ns / node.speed / 1e6,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=1))
-    unfinished.replace(path)
-
-
-def _message_class(msgtype: str) -> Any:
-    package, _, name = msgtype.split("/")
-    return getattr(importlib.import_module(f"{package}.msg"), name)
 
 
 if __name__ == "__main__":

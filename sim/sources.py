@@ -142,10 +142,19 @@ def _joints(world: Model, names: list[str], owner: str) -> list[Part]:
     data, (qpos, dof) = world.data, addresses.T
     span = f"[0:{len(names)}]"
     return [
-        Part("position", f"position{span}", lambda: data.qpos[qpos]),
-        Part("velocity", f"velocity{span}", lambda: data.qvel[dof]),
-        Part("effort", f"effort{span}", lambda: data.qfrc_actuator[dof]),
+        Part("position", f"position{span}", _taken(data.qpos, qpos)),
+        Part("velocity", f"velocity{span}", _taken(data.qvel, dof)),
+        Part("effort", f"effort{span}", _taken(data.qfrc_actuator, dof)),
     ]
+
+
+def _taken(values: Array, places: NDArray[np.int64]) -> Read:
+    """Those at `places`: neighbours as a view, which follows `values`."""
+    first = int(places[0])
+    if (places == first + np.arange(len(places))).all():
+        view = values[first : first + len(places)]
+        return lambda: view
+    return lambda: values[places]
 
 
 def _pose(
@@ -162,11 +171,10 @@ def _pose(
         mujoco.mjtObj.mjOBJ_GEOM: (data.geom_xpos, data.geom_xmat),
     }[kind]
     dot = "." if position else ""
-    parts = [Part("position", f"{position}{dot}{{x,y,z}}", lambda: xpos[number])]
+    place, turn = xpos[number], xmat[number]
+    parts = [Part("position", f"{position}{dot}{{x,y,z}}", lambda: place)]
     if orientation is not None:
-        parts.append(
-            Part("orientation", f"{orientation}.{{x,y,z,w}}", lambda: quaternion(xmat[number]))
-        )
+        parts.append(Part("orientation", f"{orientation}.{{x,y,z,w}}", lambda: quaternion(turn)))
     if twist is not None:  # in the frame of the child, as nav_msgs/Odometry has it
         moving = np.empty(6)
 
@@ -204,12 +212,9 @@ def _imu(world: Model, name: str, owner: str) -> list[Part]:
         if not len(fitting):
             raise ContractError(f"{owner}: the model has no {part} sensor on site {name!r}")
         first = int(model.sensor_adr[fitting[0]])
-        parts.append(Part(part, f"{part}.{{x,y,z}}", _sensor(data, first, 3)))
+        places = first + np.arange(3)
+        parts.append(Part(part, f"{part}.{{x,y,z}}", _taken(data.sensordata, places)))
     return parts
-
-
-def _sensor(data: mujoco.MjData, first: int, width: int) -> Read:
-    return lambda: data.sensordata[first : first + width]
 
 
 def _increment(scan: Scan) -> float:
@@ -258,12 +263,8 @@ def _by_component(
                 f"{owner}: field {each.name!r} has {len(components)} components, sensor "
                 f"{names[0]!r} gives {len(places)}"
             )
-        parts.append(Part(each.name, each.path, _gather(world.data, places)))
+        parts.append(Part(each.name, each.path, _taken(world.data.sensordata, places)))
     return parts
-
-
-def _gather(data: mujoco.MjData, places: NDArray[np.int64]) -> Read:
-    return lambda: data.sensordata[places]
 
 
 def _has_sensor(world: Model, name: str) -> bool:

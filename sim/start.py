@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import mujoco
 import numpy as np
 
 from iql_ros.errors import ContractError
-from sim.world_file import Start
+from sim.world_file import Place, Start
 
 
 def draw_start(
@@ -20,11 +19,8 @@ def draw_start(
     Raises:
         ContractError: the model has no such joint or body, or it cannot be placed.
     """
-    for name, ranges in start.bodies.items():
-        drawn: dict[str, float] = {
-            key: float(rng.uniform(*between)) for key, between in ranges.items()
-        }
-        _place(model, data, name, drawn)
+    for name, place in start.bodies.items():
+        put_body(name, place, model, data, rng)
     for name, between in start.joints.items():
         data.qpos[_joint(model, name).qposadr[0]] = rng.uniform(*between)
     for name, between in start.velocities.items():
@@ -57,9 +53,15 @@ def _joint(model: mujoco.MjModel, name: str) -> mujoco._structs._MjModelJointVie
         raise ContractError(f"start: the model has no joint {name!r}, there are {names}") from None
 
 
-def _place(
-    model: mujoco.MjModel, data: mujoco.MjData, name: str, drawn: Mapping[str, float]
+def put_body(
+    name: str,
+    place: Place,
+    model: mujoco.MjModel,
+    data: mujoco.MjData,
+    rng: np.random.Generator,
 ) -> None:
+    """Draws a place and puts the mocap or free body `name` there. Raises ContractError."""
+    drawn: dict[str, float] = {key: float(rng.uniform(*range_)) for key, range_ in place.items()}
     body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
     if body < 0:
         raise ContractError(f"start: the model has no body {name!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,7 @@ class World:
         noise: by how much the sensors' noise is larger than the file says.
         bias: by topic alias, what is added to all measurements of an episode, shape (W,).
         start: the distribution that starts are drawn from.
+        physics_s: seconds that the physics has taken, by `clock`.
     """
 
     def __init__(
@@ -102,7 +104,8 @@ class World:
             raise ContractError(f"model {file.model} cannot be compiled: {error}") from None
         self.data = mujoco.MjData(self.model)
         self.t_ns = START_NS
-        self.episode = 0
+        self.episode, self.physics_s = 0, 0.0
+        self.clock: Callable[[], float] = time.perf_counter
         self.noise, self.bias = 1.0, dict[str, Array]()
         self.start: Start = file.start
         self._period_ns = file.period_ns
@@ -145,31 +148,38 @@ class World:
     def reset(self, episode: int) -> None:
         """Puts all where the episode begins; no time passes, the actuators rest."""
         self.episode = episode
-        self._rng = np.random.default_rng([self.seed, episode])
+        rng = np.random.default_rng([self.seed, episode])
         self._periods = 0
         mujoco.mj_resetData(self.model, self.data)
         if self._adapter.start is not None:
-            self._adapter.start(self._rng)
+            self._adapter.start(rng)
         else:
-            draw_start(self.start, self.model, self.data, self._rng)
+            draw_start(self.start, self.model, self.data, rng)
         mujoco.mj_forward(self.model, self.data)
-        self.action = self.contract.action_safe
+        for number, (alias, sensor) in enumerate(self.sensors.items()):
+            sensor.begin(
+                np.random.default_rng([self.seed, episode, 2, number]),
+                self.noise,
+                self.bias.get(alias),
+            )
+        self._hold(self.contract.action_safe)
         self._commanded_ns: dict[str, int] = {}
         self._judge.begin(episode)
 
     def advance(self) -> list[Message]:
         """Lets one sensor period of physics pass; what arrives then, the trigger last."""
-        self._rest_if_silent()
+        if self._commanded_ns:
+            self._rest_if_silent()
         if self._adapter.actuate is not None:
             self._adapter.actuate(self.action)
-        else:
-            self._commands.actuate(self.action, self.data.ctrl)
+        began = self.clock()
         mujoco.mj_step(self.model, self.data, self._substeps)
+        self.physics_s += self.clock() - began
         self.t_ns += self._period_ns
         messages: list[Message] = []
         for alias, sensor in self.sensors.items():
             if self._periods % sensor.every == 0:
-                payload = sensor.measure(self.t_ns, self._rng, self.noise, self.bias.get(alias))
+                payload = sensor.measure(self.t_ns)
                 arrival_ns = self.t_ns + len(messages) * ARRIVAL_GAP_NS
                 messages.append(Message(alias, arrival_ns, payload))
                 self._judge.put(alias, payload)
@@ -208,8 +218,7 @@ class World:
                 raise LogError(f"a command on {alias!r} must be finite, this one is {values}")
             action[columns] = values
             self._commanded_ns[alias] = self.t_ns
-        action.setflags(write=False)
-        self.action = action
+        self._hold(action)
 
     def encode(self, action: Array) -> dict[str, bytes]:
         """The messages that command an action, shape (A,), by topic alias, stamped now."""
@@ -234,7 +243,13 @@ class World:
                 del self._commanded_ns[alias]
                 action = self.action.copy()
                 action[self._commands.columns[alias]] = 0.0
-                self.action = action
+                self._hold(action)
+
+    def _hold(self, action: Array) -> None:
+        action.setflags(write=False)
+        self.action = action
+        if self._adapter.actuate is None:
+            self._commands.actuate(action, self.data.ctrl)
 
     def _has_diverged(self) -> bool:
         warnings = self.data.warning

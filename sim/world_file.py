@@ -26,6 +26,9 @@ Range = Annotated[
 ]
 """One number, or [low, high] between which one is drawn uniformly."""
 
+Place = dict[Literal["x", "y", "z", "yaw", "azimuth", "radius", "height"], Range]
+"""Where a body is put: Cartesian, or azimuth (rad), radius and height about the origin."""
+
 
 class Scan(Strict):
     """The beams of a LaserScan, evenly spread, from the site of the topic; angles in rad."""
@@ -57,9 +60,7 @@ class Start(Strict):
 
     joints: dict[str, Range] = Key({}, description="position of a joint, rad or m")
     velocities: dict[str, Range] = Key({}, description="velocity of a joint")
-    bodies: dict[str, dict[Literal["x", "y", "z", "yaw", "azimuth", "radius", "height"], Range]] = (
-        Key({}, description="place of a mocap or free body: x, y, z or azimuth, radius, height")
-    )
+    bodies: dict[str, Place] = Key({}, description="place of a mocap or free body")
 
 
 class WorldFile(Strict):

@@ -16,6 +16,7 @@ from iql_ros.bundles.format import graph_metadata
 from iql_ros.contract import Contract
 from tests.ros.robot import Robot
 from tests.small_bundle import Mlp, write_bundle
+from tests.small_gate import pass_gate
 
 MAX_AGE_S, RATE_HZ, SLACK_S = 0.2, 50, 0.3
 BOUND_S = MAX_AGE_S + 1 / RATE_HZ + SLACK_S
@@ -54,7 +55,7 @@ def write_joints(out: Path, tick: dict[str, object]) -> Path:
     contract = joints_contract(tick)
     mlp = Mlp.drawn(3, contract=contract)
     policy = mlp.graph(graph_metadata(contract))
-    return write_bundle(out, mlp, contract=contract, policy=policy).path
+    return pass_gate(write_bundle(out, mlp, contract=contract, policy=policy))
 
 
 class Arm(Robot):

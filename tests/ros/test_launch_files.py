@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 CONTROLLER = {
     "bundle",
     "mode",
+    "allow_ungated",
     "policy_speed",
     "executor",
     "use_sim_time",

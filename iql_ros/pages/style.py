@@ -60,4 +60,11 @@ svg text { fill: var(--soft); font: 11px system-ui, "DejaVu Sans", sans-serif; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px;
   margin-right: 6px; }
 details summary { cursor: pointer; color: var(--soft); font-size: 13px; }
+.line { fill: none; stroke: var(--bar); stroke-width: 1.6; }
+.line.other { stroke: var(--look); }
+.span { stroke: var(--bar); stroke-width: 3; stroke-linecap: round; opacity: .55; }
+.point { fill: var(--bar); } .best { fill: var(--good); }
+svg text.name { fill: var(--ink); }
+.verdict.veto { border-color: var(--beyond); background: var(--look-card); }
+.verdict.veto h2 { color: var(--beyond); }
 """
