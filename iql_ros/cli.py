@@ -26,6 +26,7 @@ from iql_ros.verbs.bundle import sign_command, verify_command
 from iql_ros.verbs.compile import compile_command, engines_command
 from iql_ros.verbs.dataset import dataset_app
 from iql_ros.verbs.evaluate import compare_command, evaluate_command
+from iql_ros.verbs.gate import gate_command
 from iql_ros.verbs.inspect import inspect_command
 from iql_ros.verbs.sweep import sweep_command
 from iql_ros.verbs.terminal import bar, err_console, out_console, resumable, room
@@ -44,6 +45,7 @@ app.command("compile")(compile_command)
 app.command("engines")(engines_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
+app.command("gate")(gate_command)
 app.command("verify")(verify_command)
 app.command("sign")(sign_command)
 app.command("sweep")(sweep_command)

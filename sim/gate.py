@@ -36,7 +36,7 @@ from iql_ros.wire import make_types
 from sim.loop import Clocked, Episode, Trial, obstacle_of
 from sim.scenarios import Must, Scenario, Suite, check_topics
 from sim.world import World
-from sim.world_file import load_world_file
+from sim.world_file import WorldFile, load_world_file
 
 CHUNK = 5
 """Episodes that a worker runs in a row: about a second of work, so that Ctrl-C is heard."""
@@ -164,13 +164,18 @@ def _trial(suite_json: str, seed: int, make_controller: MakeController, name: st
 def make_trial(suite: Suite, seed: int, make_controller: MakeController, name: str) -> Trial:
     """One scenario of a suite, ready to run. Raises ContractError."""
     scenario = suite.only(name)
-    world = World(*load_world_file(suite.world), seed, spec=obstacle_of(scenario))
+    world = World(*world_of(suite), seed, spec=obstacle_of(scenario))
     return Trial(world, make_controller(), scenario)
+
+
+def world_of(suite: Suite) -> tuple[WorldFile, Contract]:
+    """World file and contract that a suite runs in."""
+    return load_world_file(suite.narrowed().world or "")
 
 
 def _check(suite: Suite, make_controller: MakeController) -> None:
     """Refuses what cannot be run together, before any worker starts."""
-    file, machine = load_world_file(suite.world)
+    file, machine = world_of(suite)
     world = World(file, machine)
     contract = make_controller().contract
     check_topics(suite, machine)
@@ -209,7 +214,7 @@ def record_of(bundle: Bundle, run: Run, backend: str = BACKEND) -> GateRecord:
         judge(name, scenario, run.episodes[name], run.clocked[name])
         for name, scenario in run.suite.scenarios.items()
     )
-    file, contract = load_world_file(run.suite.world)
+    file, contract = world_of(run.suite)
     return GateRecord(
         bundle_digest=bundle.digest,
         verdict=verdict_of(scenarios),

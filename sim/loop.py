@@ -106,7 +106,12 @@ class Clocked:
 
 
 class Trial:
-    """One controller in one scenario of one world."""
+    """One controller in one scenario of one world.
+
+    Attributes:
+        world: that it runs in.
+        clocked: what it has taken so far.
+    """
 
     def __init__(self, world: World, controller: Controller, scenario: Scenario = _NOMINAL) -> None:
         """Takes over all three.
@@ -115,7 +120,7 @@ class Trial:
             world: made with `obstacle_of(scenario)`.
             controller: as each episode will find it.
         """
-        self._world, self._controller, self._scenario = world, controller, scenario
+        self.world, self._controller, self._scenario = world, controller, scenario
         self._fresh = controller.snapshot()
         self._machine = Machine(world.model, world.data)
         contract = world.contract
@@ -141,9 +146,9 @@ class Trial:
             decided: called with every decision.
         """
         self._decided = decided
-        began, physics_s = self._world.clock(), self._world.physics_s
+        began, physics_s = self.world.clock(), self.world.physics_s
         self._set_up(number)
-        world, step_ns = self._world, round(self._world.step_s * SECOND_NS)
+        world, step_ns = self.world, round(self.world.step_s * SECOND_NS)
         while (outcome := world.outcome()) is None:
             self._push()
             self._act()
@@ -166,7 +171,7 @@ class Trial:
     # -- one episode -------------------------------------------------------------------
 
     def _set_up(self, number: int) -> None:
-        world, scenario = self._world, self._scenario
+        world, scenario = self.world, self._scenario
         rng = np.random.default_rng([world.seed, number, 1])
         self._machine.vary(scenario.physics, rng)
         world.noise = scenario.noise
@@ -198,7 +203,7 @@ class Trial:
         self._limit_violations = self._slew_violations = 0
 
     def _push(self) -> None:
-        push, world = self._scenario.push, self._world
+        push, world = self._scenario.push, self.world
         if push is None:
             return
         every_ns = round(push.every_s * SECOND_NS)
@@ -212,7 +217,7 @@ class Trial:
             world.data.xfrc_applied[self._body] = 0.0
 
     def _hear(self, messages: Sequence[Message]) -> None:
-        controller, world = self._controller, self._world
+        controller, world = self._controller, self.world
         has_ticked = False
         for message in messages:
             if controller.put(*message):
@@ -235,9 +240,9 @@ class Trial:
 
     def _press_stop(self) -> None:
         if self._stopped_ns is not None and not self._is_safe():
-            self._moved_ns = self._world.t_ns
-        if self._stop_ns is not None and self._world.t_ns >= self._stop_ns:
-            self._stopped_ns = self._world.t_ns
+            self._moved_ns = self.world.t_ns
+        if self._stop_ns is not None and self.world.t_ns >= self._stop_ns:
+            self._stopped_ns = self.world.t_ns
             self._stop_ns = None
             now_ns = self._stopped_ns + self._instant_ns
             self._say(self._controller.halt("pressed by the scenario", now_ns))
@@ -247,11 +252,11 @@ class Trial:
         self._commands.append(command)
         self._decided(command)
         if command.payloads:
-            self._on_the_way.append((self._world.t_ns + self._delay_ns, command))
+            self._on_the_way.append((self.world.t_ns + self._delay_ns, command))
 
     def _act(self) -> None:
         """Lets the commands that are due reach the actuators."""
-        world = self._world
+        world = self.world
         while self._on_the_way and self._on_the_way[0][0] <= world.t_ns:
             _, command = self._on_the_way.popleft()
             before = world.action
@@ -280,7 +285,7 @@ class Trial:
         return max(0, -(-(self._moved_ns - self._stopped_ns) // step_ns))
 
     def _is_safe(self) -> bool:
-        return bool((self._world.action == self._world.contract.action_safe).all())
+        return bool((self.world.action == self.world.contract.action_safe).all())
 
     def _notice_ticks(self) -> int | None:
         fault_ns = self._stream.fault_ns

@@ -143,7 +143,9 @@ class Suite(Strict):
 
     format: Literal[1]
     suite: Name
-    world: str = Field(description="a shipped world, or a world file relative to this one")
+    world: str | None = Field(
+        None, description="a shipped world, or a world file relative to this one"
+    )
     description: str = ""
     scenarios: dict[Name, Scenario] = Field(min_length=1)
 
@@ -162,15 +164,32 @@ class Suite(Strict):
             )
         return self.scenarios[name]
 
-    def with_episodes(self, episodes: int | None) -> Suite:
-        """The same with another number of episodes in each scenario."""
-        if episodes is None:
-            return self
-        scenarios = {
-            name: scenario.model_copy(update={"episodes": episodes})
-            for name, scenario in self.scenarios.items()
-        }
-        return self.model_copy(update={"scenarios": scenarios})
+    def narrowed(
+        self,
+        *,
+        world: str | None = None,
+        scenario: str | None = None,
+        episodes: int | None = None,
+    ) -> Suite:
+        """The same in another world, of one scenario only, or with other numbers of episodes.
+
+        Raises:
+            ContractError: there is no such scenario, or no world at all.
+        """
+        chosen = self.scenarios if scenario is None else {scenario: self.only(scenario)}
+        if episodes is not None:
+            chosen = {n: s.model_copy(update={"episodes": episodes}) for n, s in chosen.items()}
+        world = world or self.world
+        if world is None:
+            raise ContractError(
+                f"suite {self.suite!r} is of no world in particular: name one with --world"
+            )
+        return self.model_copy(update={"scenarios": chosen, "world": world})
+
+
+def default_suite(world: str) -> str:
+    """The name of the shipped suite of a world, or of the one for any."""
+    return world if (SCENARIOS / f"{world}.yaml").exists() else "any"
 
 
 def load_suite(source: str | Path) -> Suite:
@@ -202,7 +221,7 @@ def load_suite(source: str | Path) -> Suite:
         suite = Suite.model_validate(data)
     except ValidationError as error:
         raise ContractError(explain(error, str(path), node)) from None
-    beside = path.parent / suite.world
+    beside = path.parent / (suite.world or "")
     return suite.model_copy(update={"world": str(beside)}) if beside.is_file() else suite
 
 
