@@ -20,7 +20,7 @@ EXCESS_J = 0.1  # a little more than upright, for what friction takes on the way
 ROOM_M = (0.3, 0.2)  # from there on, and over so much, no force towards the nearer buffer
 
 
-def swing(pump: float, share: float = 1.0) -> Move:
+def swing(pump: float, share: float = 1.0, excess: float = EXCESS_J) -> Move:
     """Swings up with a force of about `pump` N on the pole's behalf, then balances.
 
     Energy control (Astrom and Furuta, 2000): the cart accelerates so that the pole's energy tends
@@ -29,6 +29,7 @@ def swing(pump: float, share: float = 1.0) -> Move:
     Args:
         pump: largest force that feeds the pole, N.
         share: of the force that would be right.
+        excess: energy above that of standing upright, to which it feeds, J.
     """
 
     def move(fields: Fields) -> Array:
@@ -37,7 +38,7 @@ def swing(pump: float, share: float = 1.0) -> Move:
         angle = np.arctan2(sine, cosine)
         balancing = np.clip(-BALANCE @ (x, angle, dx, speed), -12.0, 12.0)
         energy = 0.5 * INERTIA * speed**2 + MOMENT * (cosine - 1.0)
-        feed = pump * np.tanh(2.0 * (energy - EXCESS_J) * speed * cosine)
+        feed = pump * np.tanh(2.0 * (energy - excess) * speed * cosine)
         feed *= 1.0 - np.clip((x * np.sign(feed) - ROOM_M[0]) / ROOM_M[1], 0.0, 1.0)
         swinging = 1.3 * feed + (CART_FRICTION - 2.0) * dx - 6.0 * x
         caught = 1.0 / (1.0 + np.exp((abs(angle) - CATCH_RAD) / CATCH_WIDTH_RAD))
@@ -58,18 +59,20 @@ def push(force: float) -> Move:
 
 CREW = Crew(
     operators={
-        "timid": Operator(0.25, {"work": 0.5, "weak": 0.4, "centre": 0.1}, 0.03),
-        "absent": Operator(0.25, {"work": 0.6, "let_go": 0.4}, 0.03),
-        "reversed": Operator(0.25, {"work": 0.65, "weak": 0.2, "reverse": 0.15}, 0.03),
-        "shaky": Operator(0.25, {"work": 0.55, "weak": 0.25, "push": 0.2}, 0.08),
+        "timid": Operator(0.2, {"work": 0.65, "weak": 0.25, "centre": 0.1}, 0.03),
+        "absent": Operator(0.2, {"work": 0.65, "let_go": 0.35}, 0.03),
+        "eager": Operator(0.2, {"work": 0.5, "too_much": 0.5}, 0.03),
+        "reversed": Operator(0.2, {"work": 0.7, "weak": 0.1, "reverse": 0.2}, 0.03),
+        "shaky": Operator(0.2, {"work": 0.65, "push": 0.35}, 0.08),
     },
     intents={
         "work": lambda rng: swing(rng.uniform(3.5, 5.5)),
         "weak": lambda rng: swing(rng.uniform(2.0, 4.0), rng.uniform(0.2, 0.6)),
+        "too_much": lambda rng: swing(rng.uniform(3.5, 5.5), excess=rng.uniform(0.3, 1.0)),
         "centre": lambda rng: centre(rng.uniform(5.0, 25.0)),
         "let_go": lambda rng: push(0.0),
         "reverse": lambda rng: swing(4.0, rng.uniform(-0.8, -0.2)),
-        "push": lambda rng: push(rng.uniform(-5.0, 5.0)),
+        "push": lambda rng: push(rng.uniform(-6.0, 6.0)),
     },
     stretch=(2, 6),  # 0.08 to 0.24 s
 )
