@@ -210,10 +210,7 @@ def _spoken(contract: Contract) -> str:
 
 def record_of(bundle: Bundle, run: Run, backend: str = BACKEND) -> GateRecord:
     """What `gate.json` says of a run of `bundle`."""
-    scenarios = tuple(
-        judge(name, scenario, run.episodes[name], run.clocked[name])
-        for name, scenario in run.suite.scenarios.items()
-    )
+    scenarios = judge_run(run)
     file, contract = world_of(run.suite)
     return GateRecord(
         bundle_digest=bundle.digest,
@@ -227,6 +224,14 @@ def record_of(bundle: Bundle, run: Run, backend: str = BACKEND) -> GateRecord:
             backend=backend,
         ),
         scenarios=scenarios,
+    )
+
+
+def judge_run(run: Run) -> tuple[ScenarioRecord, ...]:
+    """Holds every scenario of a run against what must hold in it."""
+    return tuple(
+        judge(name, scenario, run.episodes[name], run.clocked[name])
+        for name, scenario in run.suite.scenarios.items()
     )
 
 

@@ -226,7 +226,7 @@ class Trial:
         if self._timed_by_rate and world.is_deciding:
             self._tick(max(messages[-1].arrival_ns if messages else 0, world.t_ns))
             has_ticked = True
-        if has_ticked:
+        if has_ticked or not world.is_deciding:
             return
         overdue = controller.overdue(world.t_ns + self._instant_ns)
         if overdue is not None:
