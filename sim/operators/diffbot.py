@@ -11,8 +11,8 @@ from sim.world import World
 BEAMS = np.deg2rad(np.arange(0, 360, 15))
 LIDAR_BEHIND_M = 0.032
 HEADINGS = np.deg2rad(np.arange(-120, 121, 10))
-HALF_WIDTH_M = 0.19  # of the robot, with some room
-LOOK_AHEAD_M = 0.9
+HALF_WIDTH_M = 0.18  # of the robot, with some room
+LOOK_AHEAD_M = 1.2
 TURN_GAIN = 2.0  # 1/s
 
 
@@ -41,7 +41,7 @@ def drive(speed: float) -> Move:
 
     def move(fields: Fields) -> Array:
         heading, free = find_way(fields)
-        share = np.clip(np.cos(heading), 0.0, 1.0) ** 2 * np.clip((free - 0.16) / 0.25, 0.0, 1.0)
+        share = np.clip(np.cos(heading), 0.0, 1.0) ** 2 * np.clip((free - 0.12) / 0.15, 0.0, 1.0)
         return np.array([speed * share, TURN_GAIN * heading])
 
     return move
@@ -70,13 +70,13 @@ def astray(speed: float, angle: float) -> Move:
 
 CREW = Crew(
     operators={
-        "bold": Operator(0.25, {"drive": 0.45, "blind": 0.55}, 0.03),
-        "hesitant": Operator(0.25, {"drive": 0.45, "stop": 0.45, "turn": 0.1}, 0.03),
-        "astray": Operator(0.25, {"drive": 0.4, "astray": 0.5, "stop": 0.1}, 0.03),
-        "shaky": Operator(0.25, {"drive": 0.5, "turn": 0.3, "stop": 0.2}, 0.1),
+        "bold": Operator(0.25, {"drive": 0.5, "blind": 0.5}, 0.03),
+        "hesitant": Operator(0.25, {"drive": 0.6, "stop": 0.4}, 0.03),
+        "astray": Operator(0.25, {"drive": 0.65, "astray": 0.35}, 0.03),
+        "shaky": Operator(0.25, {"drive": 0.7, "turn": 0.3}, 0.08),
     },
     intents={
-        "drive": lambda rng: drive(rng.uniform(0.08, 0.2)),
+        "drive": lambda rng: drive(rng.uniform(0.12, 0.2)),
         "blind": lambda rng: blind(rng.uniform(0.1, 0.2)),
         "stop": lambda rng: steady(rng.uniform(0.0, 0.03), 0.0),
         "turn": lambda rng: steady(rng.uniform(0.0, 0.1), rng.uniform(-1.5, 1.5)),
