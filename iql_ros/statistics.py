@@ -9,7 +9,7 @@ Z95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     """95 % Wilson score interval of a success rate."""
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} successes of {trials} trials")
@@ -56,14 +56,17 @@ def exact_interval(successes: int, trials: int) -> tuple[float, float]:
     return low, high
 
 
-def paired_interval(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
+def paired_interval(
+    both: float, first: float, second: float, neither: float
+) -> tuple[float, float]:
     """95 % interval of the difference of two success rates on the same trials.
 
     Newcombe, Improved confidence intervals for the difference between binomial proportions
     based on paired data, 1998, method 10.
 
     Args:
-        both, first, second, neither: trials in which both, only one, or none succeeded.
+        both, first, second, neither: trials in which both, only one, or none succeeded; whole
+            numbers, or shares of an effective number.
     """
     trials = both + first + second + neither
     counts = both + first, both + second

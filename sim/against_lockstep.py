@@ -6,7 +6,6 @@ controller goes on from one episode to the next. In lockstep none of that is so.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,25 +13,12 @@ from typing import Any
 import numpy as np
 
 from iql_ros.bundle import load_bundle
-from iql_ros.control.command import Command
 from iql_ros.controller import Controller
 from iql_ros.policies import open_policy
 from iql_ros.wire import make_types
 from sim.judge import Outcome
-from sim.loop import run_episodes
+from sim.loop import Trial
 from sim.world import load_world
-
-
-class _Timed(Controller):
-    """Keeps how long its ticks took, microseconds."""
-
-    ticks_us: list[float]
-
-    def tick(self, t_ns: int, *, speed: float = 1.0) -> Command:
-        start_ns = time.perf_counter_ns()
-        command = super().tick(t_ns, speed=speed)
-        self.ticks_us.append((time.perf_counter_ns() - start_ns) / 1e3)
-        return command
 
 
 def compare(bundle: str, world: str, seed: int, over_ros: Sequence[Outcome]) -> dict[str, Any]:
@@ -47,14 +33,15 @@ def compare(bundle: str, world: str, seed: int, over_ros: Sequence[Outcome]) -> 
     """
     loaded = load_bundle(bundle)
     contract = loaded.contract
-    controller = _Timed(
+    controller = Controller(
         contract,
         open_policy(loaded, "onnx").policy,
         make_types(contract.definitions),
         support=loaded.manifest.support,
     )
-    controller.ticks_us = []
-    lockstep = run_episodes(load_world(world, seed), controller, [o.episode for o in over_ros])
+    trial = Trial(load_world(world, seed), controller)
+    lockstep = [trial.run(outcome.episode).outcome for outcome in over_ros]
+    ticks_us = 1e6 * np.array(trial.clocked.ticks_s)
     pairs = list(zip(over_ros, lockstep, strict=True))
     return {
         "lockstep": [asdict(outcome) for outcome in lockstep],
@@ -69,7 +56,7 @@ def compare(bundle: str, world: str, seed: int, over_ros: Sequence[Outcome]) -> 
         ],
         "steps": _spread([float(ros.steps - step.steps) for ros, step in pairs]),
         "return": _spread([ros.total_reward - step.total_reward for ros, step in pairs]),
-        "tick_us": {f"p{p}": float(np.percentile(controller.ticks_us, p)) for p in (50, 99, 100)},
+        "tick_us": {f"p{p}": float(np.percentile(ticks_us, p)) for p in (50, 99, 100)},
     }
 
 

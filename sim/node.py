@@ -11,13 +11,10 @@ controller decides, as in lockstep; a JSON file has their results and the latenc
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,12 +34,10 @@ from iql_ros.nodes.wiring import qos_of
 from iql_ros.sampler import SECOND_NS
 from iql_ros.wire import Writer, make_types
 from sim.against_lockstep import compare, in_words
-from sim.judge import Outcome
+from sim.pacing import Simulation, Stopped, domain, results_of
 from sim.world import Message, load_world
 
 CLOCK = "rosgraph_msgs/msg/Clock"
-COMMANDS_TO_ALIGN = 5
-LARGEST_LAG_NS = 200_000_000  # a host this late gives up the lost time instead of racing after it
 
 
 class SimNode(Node):
@@ -94,6 +89,15 @@ class SimNode(Node):
                 raw=True,
             )
 
+    def refuse_company(self) -> None:
+        """Raises IqlRosError if somebody else publishes what the sensors say, or the time."""
+        for publisher in (self._time, *self._sensors.values()):
+            if self.count_publishers(publisher.topic_name) > 1:
+                raise IqlRosError(
+                    f"{publisher.topic_name} has another publisher: a robot or a second simulator "
+                    f"is in ROS domain {domain()}; set ROS_DOMAIN_ID to one that is free"
+                )
+
     def publish(self, messages: Sequence[Message]) -> None:
         """Publishes the clock and the messages of one sensor period, the trigger last."""
         seconds, ns = divmod(self.world.t_ns, SECOND_NS)
@@ -117,106 +121,6 @@ class SimNode(Node):
         return self.declare_parameter(name, default).value
 
 
-class Stopped(Exception):
-    """SIGINT or SIGTERM arrived."""
-
-
-class Simulation:
-    """Paces the world, one episode after the other."""
-
-    def __init__(self, node: SimNode, executor: SingleThreadedExecutor) -> None:
-        """Begins to count the time."""
-        self._node, self._world = node, node.world
-        self._executor = executor
-        self._period_ns = int(self._world.file.period_ns / node.speed)
-        self._due_ns = time.monotonic_ns()
-        self._stopping = False
-        self.phase = 0
-        self.results: list[Outcome] = []
-
-    @property
-    def late(self) -> int:
-        """Commands that came only after a later sensor period than the one they answer."""
-        return sum(n % self._world.every != self.phase for n in self._node.answered)
-
-    def stop(self, *_: object) -> None:
-        """Makes `run` raise Stopped soon; a signal handler."""
-        self._stopping = True
-
-    def run(self) -> None:
-        """Waits for commands, then runs all episodes.
-
-        Raises:
-            IqlRosError: no command came in time.
-            Stopped: a signal arrived.
-        """
-        self._wait_for_commands()
-        self._align()
-        for episode in range(self._node.episodes):
-            self.results.append(self._run_episode(episode))
-
-    def _wait_for_commands(self) -> None:
-        """Until there are enough to see when they come."""
-        node = self._node
-        deadline = time.monotonic() + node.wait_s
-        node.get_logger().info(f"waiting for the first command on {node.command_topic}")
-        while len(node.answered) < COMMANDS_TO_ALIGN:
-            if time.monotonic() > deadline and not node.answered:
-                raise IqlRosError(
-                    f"no command on {node.command_topic} within {node.wait_s:g} s: is the "
-                    f"controller active, not in shadow mode, and in ROS domain "
-                    f"{os.environ.get('ROS_DOMAIN_ID', '0')}?"
-                )
-            self._period()
-            if self._world.outcome() is not None:
-                self._world.reset(0)
-
-    def _align(self) -> None:
-        """Goes on until the next message is one at which the controller decides.
-
-        An episode's first message is such a one in lockstep. What came until now, the first
-        command with its discovery among it, is no measurement.
-        """
-        node, every = self._node, self._world.every
-        (self.phase, _), *_ = Counter(n % every for n in node.answered).most_common(1)
-        while (node.periods + 1) % every != self.phase:
-            self._period()
-        node.answered.clear()
-        node.latencies_us.clear()
-
-    def _run_episode(self, episode: int) -> Outcome:
-        self._world.reset(episode)
-        while (result := self._world.outcome()) is None:
-            self._period()
-        self._node.get_logger().info(
-            f"episode {episode}: {result.ending} after {result.duration_s:.2f} s, "
-            f"return {result.total_reward:.1f}"
-        )
-        return result
-
-    def _period(self) -> None:
-        """Lets one sensor period pass."""
-        self._wait_until_due()
-        self._node.publish(self._world.advance())
-
-    def _wait_until_due(self) -> None:
-        """Handles messages until the next sensor instant; every wait is bounded."""
-        self._due_ns += self._period_ns
-        self._executor.spin_once(timeout_sec=0)
-        while (left_ns := self._due_ns - time.monotonic_ns()) > 0:
-            if self._stopping:
-                raise Stopped
-            self._executor.spin_once(timeout_sec=min(left_ns / SECOND_NS, 0.1))
-        if self._stopping:
-            raise Stopped
-        if left_ns < -LARGEST_LAG_NS:
-            self._due_ns = time.monotonic_ns()
-            self._node.get_logger().warning(
-                f"the host is too slow for speed {self._node.speed:g}: lower it",
-                throttle_duration_sec=5.0,
-            )
-
-
 def main(args: list[str] | None = None) -> int:
     """Runs the simulator; returns the exit code."""
     # The default handlers would invalidate the context under a publisher in use.
@@ -226,7 +130,7 @@ def main(args: list[str] | None = None) -> int:
         node = SimNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        simulation = Simulation(node, executor)
+        simulation = Simulation(node, lambda seconds: executor.spin_once(timeout_sec=seconds))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, simulation.stop)
         try:
@@ -258,32 +162,6 @@ def tell(node: SimNode, simulation: Simulation) -> None:
             node.get_logger().info(line)
     if node.results:
         write_text(Path(node.results), json.dumps(results, indent=1))
-
-
-def results_of(node: SimNode, simulation: Simulation) -> dict[str, Any]:
-    """Outcomes and latencies as JSON has them.
-
-    A latency counts from the newest sensor period, so one above that (of the arm 10 ms divided
-    by the speed) shows up reduced by whole periods, and counts as late.
-    """
-    results = simulation.results
-    latencies = np.array(node.latencies_us)
-    quantiles = {
-        f"p{percent}": round(float(np.percentile(latencies, percent)), 1)
-        for percent in (50, 90, 99, 100)
-        if latencies.size
-    }
-    return {
-        "world": node.world_source,
-        "seed": node.seed,
-        "speed": node.speed,
-        "finished": len(results) == node.episodes,
-        "success_rate": float(np.mean([r.success for r in results])) if results else None,
-        "episodes": [asdict(result) for result in results],
-        "latency_us": {"commands": latencies.size, **quantiles},
-        "late": simulation.late,
-        "sensor_period_ms": node.world.file.period_ns / node.speed / 1e6,
-    }
 
 
 if __name__ == "__main__":

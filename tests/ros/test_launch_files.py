@@ -27,7 +27,8 @@ CONTROLLER = {
 }
 ARGUMENTS = {
     "controller": CONTROLLER,
-    "sim": CONTROLLER | {"speed", "episodes", "seed", "results"},
+    "sim": CONTROLLER | {"speed", "episodes", "seed", "results", "world", "compare_with"},
+    "gate": {"bundle", "world", "episodes", "seed", "speed", "results", "params_file"},
     "shadow": {"bundle", "namespace", "use_sim_time", "params_file"},
 }
 PARAMETERS = {

@@ -1,0 +1,344 @@
+"""The report of a gate as one page of HTML that needs nothing but itself, its films included."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iql_ros.bundle import Bundle
+from iql_ros.bundles.gate_record import Criterion, GateRecord
+from iql_ros.files import write_text
+from iql_ros.pages.parts import frame, short, table, tiles
+from iql_ros.pages.plots import histogram, intervals
+from sim.film import Filmed, film_apart
+from sim.gate import MakeController, Run
+from sim.report_facts import facts_of, failed_criteria
+from sim.report_plots import Rate, Strand, rates, strands
+
+Facts = Mapping[str, Any]
+BINS = 24
+
+
+def write_report(
+    out: Path,
+    bundle: Bundle,
+    record: GateRecord,
+    run: Run,
+    make_controller: MakeController,
+    *,
+    suite_source: str,
+) -> str | None:
+    """Writes the page of a gate; films the usual and the worst episode if rendering is there.
+
+    Args:
+        out: the HTML file.
+        suite_source: the suite as the user named it.
+
+    Returns:
+        Why there is no film; None if there is.
+    """
+    facts = facts_of(bundle, record, run, make_controller, suite_source=suite_source)
+    shown = {"usual": (facts["usual"]["scenario"], facts["usual"]["episode"])}
+    if facts["worst"]:
+        shown["worst"] = (facts["worst"][0]["scenario"], facts["worst"][0]["episode"])
+    films = {
+        kind: film_apart(bundle.path, suite_source, run.seed, scenario, episode)
+        for kind, (scenario, episode) in shown.items()
+    }
+    write_text(out, render_gate(facts, films))
+    return next((film.missing for film in films.values() if film.missing is not None), None)
+
+
+def render_gate(facts: Facts, films: Mapping[str, Filmed]) -> str:
+    """The page.
+
+    Args:
+        facts: of `report_facts.facts_of`.
+        films: of the episodes `usual` and `worst`.
+    """
+    record = GateRecord.model_validate(facts["record"], strict=False)
+    return frame(
+        f"{facts['bundle']}: gate",
+        [
+            _head(facts, record),
+            _verdict(record),
+            _success(record),
+            _films(facts, films),
+            _worst(facts),
+            _criteria(facts, record),
+            _strands(facts),
+            _distributions(facts),
+            _bindings(record),
+        ],
+    )
+
+
+def _head(facts: Facts, record: GateRecord) -> str:
+    bound = record.bound_to
+    passed = sum(scenario.passed for scenario in record.scenarios)
+    criteria = [c for scenario in record.scenarios for c in scenario.criteria]
+    return (
+        f"<h1>{escape(facts['bundle'])}: the gate</h1>"
+        f'<p class="note">policy <code>{bound.policy[:16]}</code> '
+        f"({escape(facts['provenance']['algorithm'])}) for robot <b>{escape(facts['robot'])}</b>, "
+        f"suite <b>{escape(bound.suite.name)}</b>, world <b>{escape(bound.world.name)}</b>, seed "
+        f"{record.seed}, iql_ros {escape(bound.software['iql_ros'])}. "
+        f"{escape(facts['suite_description'])}</p>"
+        + tiles(
+            {
+                "verdict": record.verdict,
+                "scenarios passed": f"{passed} of {len(record.scenarios)}",
+                "criteria that hold": f"{sum(c.passed for c in criteria)} of {len(criteria)}",
+                "episodes": f"{record.episodes:,}",
+            }
+        )
+    )
+
+
+def _verdict(record: GateRecord) -> str:
+    caveat = (
+        '<p class="soft">It holds for this policy, contract, envelope, suite, world and version of '
+        "iql_ros, in a model of the robot. The model may be wrong, and a suite asks only what "
+        "it asks.</p>"
+    )
+    if record.verdict == "passed":
+        return f'<div class="verdict"><h2>Passed: every criterion holds.</h2>{caveat}</div>'
+    failed = failed_criteria(record.scenarios)
+    items = "".join(f"<li>{escape(text)}</li>" for text in failed)
+    count = "one criterion does" if len(failed) == 1 else f"{len(failed)} criteria do"
+    return (
+        f'<div class="verdict veto"><h2>Failed: {count} not hold.</h2>'
+        f"<ol>{items}</ol>{caveat}</div>"
+    )
+
+
+def _success(record: GateRecord) -> str:
+    rows = [
+        Rate(
+            scenario.name,
+            criterion.count / criterion.of,
+            *criterion.interval,
+            criterion.bound,
+            criterion.passed,
+            f"{criterion.count} of {criterion.of}",
+        )
+        for scenario in record.scenarios
+        for criterion in scenario.criteria
+        if criterion.count is not None and criterion.of and criterion.interval
+    ]
+    if not rows:
+        return ""
+    return (
+        '<h2>Success</h2><p class="note">Share of episodes that succeeded, its 95 % interval, and '
+        "the bound (dashed) that the interval's lower end has to keep. Scenarios that ask for no "
+        f"success are left out.</p><figure>{rates(rows)}</figure>"
+    )
+
+
+def _criteria(facts: Facts, record: GateRecord) -> str:
+    described = {scenario["name"]: scenario["description"] for scenario in facts["scenarios"]}
+    rows = [
+        [
+            f'<b class="nw">{escape(scenario.name)}</b><br>'
+            f'<span class="soft">{escape(described[scenario.name])}</span>',
+            str(scenario.episodes),
+            '<b class="good">passed</b>' if scenario.passed else '<b class="bad">failed</b>',
+            "".join(map(_chip, scenario.criteria)),
+        ]
+        for scenario in record.scenarios
+    ]
+    return "<h2>Scenarios</h2>" + table(
+        ["scenario", "episodes", "", "criteria: what was judged, and its bound"], rows, numeric=(1,)
+    )
+
+
+def _chip(criterion: Criterion) -> str:
+    judged = f"<b>{short(criterion.judged)}</b>"
+    if criterion.interval is not None:
+        low, high = criterion.interval
+        judged = f"<b>{low:.3f}</b> to {high:.3f}"
+    if criterion.count is not None:
+        of = f" of {criterion.of:,}" if criterion.of else ""
+        judged += f" ({criterion.count:,}{of})"
+    sign = "≥" if criterion.rule == "at_least" else "≤"
+    unit = f" {escape(criterion.unit)}" if criterion.unit else ""
+    return (
+        f'<span class="chip {"holds" if criterion.passed else "breaks"}">'
+        f"{escape(criterion.name)} {judged}, {sign} {short(criterion.bound)}{unit}</span>"
+    )
+
+
+def _films(facts: Facts, films: Mapping[str, Filmed]) -> str:
+    if not films:
+        return ""
+    figures = []
+    for kind, film in films.items():
+        of = facts["usual"] if kind == "usual" else facts["worst"][0]
+        what = f"{kind}: {escape(of['scenario'])}, episode {of['episode']}"
+        why = f" · {escape(of['why'])}" if "why" in of else " · median return"
+        if film.webp is None:
+            figures.append(
+                f'<figure><header><b>{what}</b></header><p class="note">No film: '
+                f"{escape(film.missing or '')}</p></figure>"
+            )
+            continue
+        data = base64.b64encode(film.webp).decode()
+        figures.append(
+            f"<figure><header><b>{what}</b></header>"
+            f'<img class="film" alt="{what}" src="data:image/webp;base64,{data}">'
+            f"<figcaption>{why.removeprefix(' · ')}</figcaption></figure>"
+        )
+    return f'<h2>Films</h2><div class="pair">{"".join(figures)}</div>'
+
+
+def _strands(facts: Facts) -> str:
+    """What the task looks at and what was commanded, over time, all episodes over each other."""
+    lines, usual = facts["strands"], facts["usual"]["scenario"]
+    if not lines:
+        return ""
+    worst = facts["worst"][0] if facts["worst"] else None
+
+    def kind(line: Facts) -> str:
+        is_worst = worst is not None and (line["scenario"], line["episode"]) == (
+            worst["scenario"],
+            worst["episode"],
+        )
+        return "worst" if is_worst else "usual" if line["success"] else "failed"
+
+    def drawn(times: str, group: str, name: str, limits: tuple[float, float] | None) -> str:
+        given = [
+            Strand(line[times], [np.nan if v is None else v for v in line[group][name]], kind(line))
+            for line in lines
+            if line[times] and name in line[group]
+        ]
+        body = strands(given, limits) if given else "no values"
+        return f"<figure><header><b>{escape(name)}</b></header>{body}</figure>"
+
+    first = lines[0]
+    figures = [drawn("t_s", "task", name, None) for name in first["task"]]
+    figures += [
+        drawn("action_t_s", "actions", name, tuple(facts["limits"][name]))
+        for name in first["actions"]
+    ]
+    legend = (
+        '<div class="legend"><span><i style="background:var(--bar)"></i>succeeded</span>'
+        '<span><i style="background:var(--look)"></i>did not</span>'
+        + (
+            f'<span><i style="background:var(--beyond)"></i>the worst: '
+            f"{escape(worst['scenario'])}, episode {worst['episode']}</span>"
+            if worst
+            else ""
+        )
+        + "</div>"
+    )
+    count = sum(line["scenario"] == usual for line in lines)
+    return (
+        f'<h2>Trajectories</h2><p class="note">The first {count} episodes of '
+        f" {escape(usual)}, and the worst of all. What the task looks at, then the "
+        f"commands with their limits (dashed).</p>{legend}"
+        f'<div class="triple">{"".join(figures)}</div>'
+    )
+
+
+def _distributions(facts: Facts) -> str:
+    usual = next(s for s in facts["scenarios"] if s["name"] == facts["usual"]["scenario"])
+    others = [e for s in facts["scenarios"] for e in s["episodes"] if s is not usual]
+    figures = []
+    for key, what, unit in (
+        ("return", "return", ""),
+        ("duration_s", "duration", "s"),
+        ("interventions", "interventions, share of ticks", ""),
+    ):
+        figures.append(_histogram(f"{what}, {usual['name']}", unit, usual["episodes"], key))
+        if others:
+            figures.append(_histogram(f"{what}, all other scenarios", unit, others, key))
+    rows = []
+    for scenario in facts["scenarios"]:
+        returns = np.array([e["return"] for e in scenario["episodes"]])
+        low, middle, high = np.quantile(returns, [0.05, 0.5, 0.95]).tolist()
+        rows.append((scenario["name"], {"low": low, "mean": middle, "high": high}))
+    return (
+        '<h2>Distributions</h2><div class="grid">'
+        + "".join(figures)
+        + '</div><p class="note">Return of each scenario: median, and from the 5th to the 95th '
+        f"percentile of its episodes.</p><figure>{intervals(rows)}</figure>"
+        '<p class="note">What became of the ticks: ok is the policy\'s action as it was; others '
+        "changed or replaced it (docs/safety.md). Times are those of a tick, in this run, on the "
+        "machine that ran it.</p>" + _statuses(facts)
+    )
+
+
+def _histogram(name: str, unit: str, episodes: Sequence[Facts], key: str) -> str:
+    values = np.array([episode[key] for episode in episodes], float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    low, high = float(values.min()), float(values.max())
+    span = (low, high) if high > low else (low - 0.5, high + 0.5)
+    counts, edges = np.histogram(values, BINS, span)
+    shape = {"edges": edges.tolist(), "counts": counts.tolist(), "below": 0, "above": 0}
+    return (
+        f'<figure><header><b>{escape(name)}</b><span class="soft">{escape(unit)}</span></header>'
+        f"{histogram({'histogram': shape})}<figcaption>median {short(float(np.median(values)))} · "
+        f"{len(values):,} episodes</figcaption></figure>"
+    )
+
+
+def _statuses(facts: Facts) -> str:
+    counted: dict[str, Counter[str]] = {}
+    for scenario in facts["scenarios"]:
+        total = counted.setdefault(scenario["name"], Counter())
+        for episode in scenario["episodes"]:
+            total.update(episode["statuses"])
+    seen = [s for s, _ in sum(counted.values(), Counter()).most_common()]
+    rows = []
+    for scenario in facts["scenarios"]:
+        total, took = counted[scenario["name"]], scenario["tick_us"]
+        ticks = max(1, sum(total.values()))
+        rows.append(
+            [
+                escape(scenario["name"]),
+                *(f"{100 * total[s] / ticks:.1f} %" if total[s] else "" for s in seen),
+                f"{took['p50']:.0f} / {took['p99']:.0f}" if took else "-",
+            ]
+        )
+    heads = ["scenario", *map(escape, seen), "tick, us, p50 / p99"]
+    return table(heads, rows, numeric=range(1, len(heads)))
+
+
+def _worst(facts: Facts) -> str:
+    rows = [
+        [
+            f'<span class="nw">{escape(one["scenario"])}</span>',
+            str(one["episode"]),
+            escape(one["why"]),
+            f"<code>{escape(one['command'])}</code>",
+        ]
+        for one in facts["worst"]
+    ]
+    return (
+        '<h2>Worst episodes</h2><p class="note">Each command plays its episode alone, to the bit; '
+        "with <code>--view</code> in MuJoCo's viewer.</p>"
+        + table(["scenario", "episode", "what", "replay"], rows, numeric=(1,))
+    )
+
+
+def _bindings(record: GateRecord) -> str:
+    bound = record.bound_to
+    rows = [
+        ["policy.onnx", f"<code>{bound.policy}</code>"],
+        ["contract", f"<code>{bound.contract}</code>"],
+        ["envelope", f"<code>{bound.envelope}</code>"],
+        ["bundle", f"<code>{record.bundle_digest}</code>"],
+        [f"suite {escape(bound.suite.name)}", f"<code>{bound.suite.sha256}</code>"],
+        [f"world {escape(bound.world.name)}", f"<code>{bound.world.sha256}</code>"],
+        ["software", escape(", ".join(f"{k} {v}" for k, v in bound.software.items()))],
+        ["backend", escape(bound.backend)],
+    ]
+    return "<h2>Bound to</h2>" + table(["what", "SHA-256"], rows)

@@ -1,0 +1,207 @@
+"""The pages of a gate: built from real runs of a small world."""
+
+from __future__ import annotations
+
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("mujoco", reason="mujoco is not installed")
+
+from iql_ros.bundle import Bundle
+from iql_ros.bundles.gate_record import GateRecord
+from sim.film import Filmed, film_apart
+from sim.gate import MakeController, Run, controller_of, record_of, run_suite
+from sim.report import render_gate, write_report
+from sim.report_compare import POOLED, compare, render_comparison
+from sim.report_facts import facts_of, usual_episode, worst_of
+from sim.scenarios import load_suite
+from tests.small_world import joints_contract, write_joint_bundle, write_world
+
+Ran = tuple[Bundle, GateRecord, Run, MakeController, str]
+
+SUITE = {
+    "format": 1,
+    "suite": "two_joints",
+    "world": "world.yaml",
+    "description": "Brings <the first> joint home.",
+    "scenarios": {
+        "nominal": {"episodes": 4, "must": {"success": 0.2}},
+        "delayed": {
+            "description": "Commands come late.",
+            "episodes": 3,
+            "delay_ticks": [2, 2],
+            "must": {"success": 0.9},
+        },
+        "emergency_stop": {
+            "episodes": 3,
+            "stop_at_s": [0.05, 0.2],
+            "must": {"success": None, "stop_ticks": 1},
+        },
+    },
+}
+
+
+def run(folder: Path, seed: int) -> Ran:
+    suite = folder / "suite.yaml"
+    if not suite.exists():
+        write_world(folder, joints_contract({"trigger": "joints", "every": 5}))
+        suite.write_text(yaml.safe_dump(SUITE, sort_keys=False))
+    bundle = write_joint_bundle(folder / f"policy_{seed}", {"trigger": "joints", "every": 5}, seed)
+    make = partial(controller_of, bundle.path)
+    ran = run_suite(load_suite(suite), 0, make)
+    return bundle, record_of(bundle, ran), ran, make, str(suite)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def ran(folder: Path) -> Ran:
+    return run(folder, 3)
+
+
+class Whole(HTMLParser):
+    """Fails where tags do not close in order; keeps what is fetched from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.fetched += [v for k, v in attrs if k in ("src", "href") and v and v[:5] != "data:"]
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def check_whole(page: str) -> None:
+    parser = Whole()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.fetched == []
+
+
+def test_the_page_is_whole_and_says_what_the_record_says(ran: Ran) -> None:
+    bundle, record, run, make, suite = ran
+    assert record.verdict == "failed"  # three episodes cannot show 90 %
+    page = render_gate(facts_of(bundle, record, run, make, suite_source=suite), {})
+    check_whole(page)
+    assert "Failed: one criterion does not hold." in page
+    assert f"<li>delayed: {record.scenarios[1].criteria[0].in_words()}</li>" in page
+    assert "Brings &lt;the first&gt; joint home." in page
+    assert "worst stop <b>" in page
+    assert record.bound_to.policy in page
+    assert "q_a" in page  # what the task looks at is drawn
+    assert "dq_1" in page
+
+
+def test_the_same_run_gives_the_same_facts(ran: Ran) -> None:
+    bundle, record, run, make, suite = ran
+    first, again = (facts_of(bundle, record, run, make, suite_source=suite) for _ in range(2))
+    assert first == again
+
+
+def test_a_strand_is_the_episode_that_was_judged(ran: Ran) -> None:
+    bundle, record, run, make, suite = ran
+    for line in facts_of(bundle, record, run, make, suite_source=suite)["strands"]:
+        judged = run.episodes[line["scenario"]][line["episode"]]
+        assert line["statuses"] == list(judged.trace.statuses)
+        assert line["success"] == judged.outcome.success
+        # "abs(q_a) < 0.3" ends an episode with success
+        assert (abs(line["task"]["q_a"][-1]) < 0.3) == judged.outcome.success
+
+
+def test_the_worst_come_from_failed_scenarios_first(ran: Ran) -> None:
+    _, record, run, _, _ = ran
+    worst = worst_of(record, run)
+    assert worst[0][0] == "delayed"
+    assert all(name != "emergency_stop" for name, _ in worst)
+    returns = [run.episodes["delayed"][n].outcome.total_reward for s, n in worst if s == "delayed"]
+    failing = set(record.scenarios[1].failing)
+    if not failing:
+        assert returns == sorted(returns)
+
+
+def test_the_usual_episode_succeeds_if_any_does(ran: Ran) -> None:
+    episodes = ran[2].episodes["nominal"]
+    number = usual_episode(episodes)
+    assert episodes[number].outcome.success or not any(e.outcome.success for e in episodes)
+
+
+def test_two_policies_are_set_beside_each_other_on_the_same_seeds(folder: Path, ran: Ran) -> None:
+    other = run(folder, 8)
+    facts = compare(ran[:3], other[:3])
+    assert [row["name"] for row in facts["rows"]] == [*SUITE["scenarios"], POOLED]
+    for row in facts["rows"]:
+        assert row["both"] + row["first"] + row["second"] + row["neither"] == row["n"]
+        assert row["success"]["low"] <= row["success"]["mean"] <= row["success"]["high"]
+        assert row["return"]["low"] <= row["return"]["mean"] <= row["return"]["high"]
+    page = render_comparison(facts)
+    check_whole(page)
+    assert "policy_3 and policy_8" in page
+
+
+def test_a_policy_beside_itself_differs_in_nothing(ran: Ran) -> None:
+    facts = compare(ran[:3], ran[:3])
+    assert all(row["first"] == row["second"] == 0 for row in facts["rows"])
+    assert all(row["return"] == {"mean": 0, "low": 0, "high": 0} for row in facts["rows"])
+    # Episodes of one start do not count twice: no narrower than its four starts alone.
+    nominal, pooled = facts["rows"][0], facts["rows"][-1]
+    assert pooled["n"] == 7
+    assert pooled["success"]["high"] == pytest.approx(nominal["success"]["high"], rel=0.3)
+    assert "do not tell them apart" in render_comparison(facts)
+
+
+def test_runs_of_different_seeds_are_not_paired(ran: Ran) -> None:
+    bundle, record, run, _, _ = ran
+    other = Run(run.suite, run.seed + 1, run.episodes, run.clocked)
+    with pytest.raises(ValueError, match="same suite with the same seed"):
+        compare((bundle, record, run), (bundle, record, other))
+
+
+def test_without_rendering_the_page_says_so_and_is_written(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")  # is not installed, or renders: both are answers
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
+    bundle, record, run, make, suite = ran
+    out = tmp_path / "gate.html"
+    missing = write_report(out, bundle, record, run, make, suite_source=suite)
+    page = out.read_text()
+    check_whole(page)
+    if missing is None:
+        assert "data:image/webp;base64," in page
+    else:
+        assert missing.startswith("rendering is not there (")
+        assert "No film: rendering is not there (" in page
+
+
+def test_a_film_is_an_animated_picture(ran: Ran) -> None:
+    bundle, _, run, _, suite = ran
+    film = film_apart(bundle.path, suite, run.seed, "nominal", 0)
+    if film.webp is None:
+        pytest.skip(film.missing or "")
+    assert film.webp[:4] == b"RIFF"
+    assert film.webp[8:12] == b"WEBP"
+    assert b"ANIM" in film.webp[:64]
+
+
+def test_a_film_that_is_there_is_shown_within_the_page(ran: Ran) -> None:
+    bundle, record, run, make, suite = ran
+    films = {"usual": Filmed(b"RIFF", None), "worst": Filmed(None, "no <screen>")}
+    page = render_gate(facts_of(bundle, record, run, make, suite_source=suite), films)
+    check_whole(page)
+    assert 'src="data:image/webp;base64,UklGRg=="' in page
+    assert "No film: no &lt;screen&gt;" in page
