@@ -122,14 +122,27 @@ def record(
     episodes: Annotated[int, typer.Option(min=1)] = 100,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = os.cpu_count() or 1,
+    bundle: Annotated[
+        Path | None, typer.Option(help="a bundle drives, in place of scripted operators")
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(help="with --bundle: one of the suite that is named like the robot")
+    ] = "nominal",
 ) -> None:
     """Records rosbag2 logs of a simulated robot under scripted, mixed-quality control.
 
     Bags that are already there are kept, so an interrupted recording goes on.
 
     Example: `iql-ros record --robot diffbot --episodes 200 --out logs`
+
+    Example: `iql-ros record --bundle bundle --scenario push --out more_logs` (docs/improving.md)
     """
     recorder = room("sim.record")
+    driver = None
+    if bundle is not None:
+        scenarios = room("sim.scenarios")
+        suite = scenarios.load_suite(scenarios.default_suite(robot))
+        driver = recorder.Driver(bundle.absolute(), scenario, suite.only(scenario))
     with resumable(), bar("recording") as shown:
         task = shown.add_task("recording", total=episodes)
         recording = recorder.record(
@@ -139,6 +152,7 @@ def record(
             jobs=jobs,
             progress=lambda done, _: shown.update(task, completed=done),
             world=robot,
+            driver=driver,
         )
     results = [asdict(result) for result in recording.results]
     write_text(out / "summary.json", json.dumps({"seed": seed, "episodes": results}) + "\n")
