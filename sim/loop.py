@@ -126,7 +126,9 @@ class Trial:
         contract = world.contract
         slack = SLACK * (contract.action_high - contract.action_low)
         self._low, self._high = contract.action_low - slack, contract.action_high + slack
-        self._slew, self._slack = contract.action_slew, slack
+        is_slewed = np.isfinite(contract.action_slew)
+        self._slew = np.where(is_slewed, contract.action_slew, 0.0)
+        self._slack = np.where(is_slewed, slack, np.inf)
         # Messages of one instant arrive within less; what comes later belongs to the next.
         self._instant_ns = world.file.period_ns // 2
         self._timed_by_rate = controller.contract.tick.trigger is None
@@ -271,12 +273,19 @@ class Trial:
             self._check_slew(before, action, command)
 
     def _check_slew(self, before: Array, action: Array, command: Command) -> None:
-        """The fallback may be as sudden as the contract declares it; the policy may not."""
+        """The fallback may be as sudden as the contract declares it; the policy may not.
+
+        Its first command must be rest: the safe action, or where the robot is measured to be.
+        """
         last, self._last = self._last, command
-        if last is None or not (last.status.acts and command.status.acts):
+        if not command.status.acts:
             return
-        reach = self._slew * ((command.t_ns - last.t_ns) / SECOND_NS) + self._slack
-        if (np.abs(action - before) > reach).any():
+        change, since_ns = np.abs(action - before), 0
+        if last is None:
+            change[self.world.contract.measured[0]] = 0.0
+        else:
+            since_ns = command.t_ns - last.t_ns
+        if (change > self._slew * (since_ns / SECOND_NS) + self._slack).any():
             self._slew_violations += 1
 
     def _stop_ticks(self, step_ns: int) -> int | None:
