@@ -46,7 +46,9 @@ def bundle(folder):
 
 
 def gate(*arguments, code=0):
-    result = CliRunner().invoke(app, ["gate", *map(str, arguments)], env={"COLUMNS": "200", "MUJOCO_GL": "disable"})
+    result = CliRunner().invoke(
+        app, ["gate", *map(str, arguments)], env={"COLUMNS": "200", "MUJOCO_GL": "disable"}
+    )
     assert result.exit_code == code, result.output
     return result.output
 
