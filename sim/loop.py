@@ -70,6 +70,9 @@ class Trial:
         number: int,
         seen: Callable[[World], None] = lambda world: None,
         decided: Callable[[Command], None] = lambda command: None,
+        *,
+        sent: Callable[[Sequence[Message]], None] = lambda messages: None,
+        start_ns: int = START_NS,
     ) -> Episode:
         """Runs one episode.
 
@@ -77,8 +80,10 @@ class Trial:
             number: of the episode; with the world's seed it fixes everything.
             seen: called at the end of every sensor period.
             decided: called with every decision.
+            sent: called with what the sensors send, before anything becomes of it.
+            start_ns: when it begins, which changes nothing but the stamps.
         """
-        self._decided = decided
+        self._decided, self._start_ns = decided, start_ns
         began, physics_s = self.world.clock(), self.world.physics_s
         self._set_up(number)
         world, step_ns = self.world, round(self.world.step_s * SECOND_NS)
@@ -86,6 +91,7 @@ class Trial:
             self._push()
             self._act()
             messages = world.advance()
+            sent(messages)
             self._hear(self._stream(messages, world.t_ns + self._instant_ns))
             self._press_stop()
             seen(world)
@@ -114,21 +120,21 @@ class Trial:
             if scenario.bias
         }
         world.start = widened(world.file.start, scenario.start_width)
-        world.t_ns = START_NS
+        world.t_ns = self._start_ns
         world.reset(number)
         if scenario.obstacle is not None:
             put_body(OBSTACLE, scenario.obstacle.place, world.model, world.data, rng)
             mujoco.mj_forward(world.model, world.data)
         self._controller.restore(self._fresh)
-        self._stream = Stream(scenario, self._controller.contract, START_NS, rng)
+        self._stream = Stream(scenario, self._controller.contract, self._start_ns, rng)
         ticks = int(rng.integers(scenario.delay_ticks[0], scenario.delay_ticks[1] + 1))
         latency_s = rng.uniform(*scenario.latency_s)
         self._delay_ns = round((ticks * world.step_s + latency_s) * SECOND_NS)
         self._stop_ns: int | None = None
         if scenario.stop_at_s is not None:
-            self._stop_ns = START_NS + round(rng.uniform(*scenario.stop_at_s) * SECOND_NS)
+            self._stop_ns = self._start_ns + round(rng.uniform(*scenario.stop_at_s) * SECOND_NS)
         self._stopped_ns: int | None = None
-        self._moved_ns = START_NS
+        self._moved_ns = self._start_ns
         self._rng = rng
         self._on_the_way: deque[tuple[int, Command]] = deque()
         self._last: Command | None = None
@@ -140,10 +146,10 @@ class Trial:
         if push is None:
             return
         every_ns = round(push.every_s * SECOND_NS)
-        since_ns = (world.t_ns - START_NS) % every_ns
-        if world.t_ns == START_NS:
+        since_ns = (world.t_ns - self._start_ns) % every_ns
+        if world.t_ns == self._start_ns:
             self._body = world.model.body(push.body).id
-        if since_ns == 0 and world.t_ns > START_NS:
+        if since_ns == 0 and world.t_ns > self._start_ns:
             angle, force = self._rng.uniform(0, 2 * np.pi), self._rng.uniform(*push.force)
             world.data.xfrc_applied[self._body, :2] = force * np.cos(angle), force * np.sin(angle)
         elif since_ns >= push.duration_s * SECOND_NS:
@@ -240,7 +246,7 @@ class Trial:
         unknown = np.full(contract.observation_size, np.nan, np.float32)
         observed = [unknown if c.observation is None else c.observation for c in commands]
         return Trace(
-            np.array([(command.t_ns - START_NS) / SECOND_NS for command in commands]),
+            np.array([(command.t_ns - self._start_ns) / SECOND_NS for command in commands]),
             tuple(command.status.value for command in commands),
             np.array(observed, np.float32).reshape(len(commands), contract.observation_size),
             np.array([c.action for c in commands]).reshape(len(commands), contract.action_size),

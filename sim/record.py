@@ -1,4 +1,7 @@
-"""Records operators at work into rosbag2 files, as a robot's own recorder would.
+"""Records episodes into rosbag2 files, as a robot's own recorder would.
+
+Scripted operators drive, or a bundle in a scenario of the gate: what a policy did in simulation
+converts by the same contract, and is what the next one learns from.
 
 Bags appear under their final name only when they are whole, so a run that was interrupted
 is resumed by starting it again: bags that exist are kept.
@@ -21,9 +24,12 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from iql_ros.errors import ContractError
 from iql_ros.wire import make_types
+from sim.gate import controller_of
 from sim.judge import Outcome
-from sim.loop import Pilot, fly
+from sim.loop import Pilot, Trial, fly, obstacle_of
+from sim.scenarios import Scenario
 from sim.world import Message, World, load_world
+from sim.world_file import load_world_file
 
 RESULTS = "results.json"
 
@@ -58,8 +64,9 @@ def record(
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
     world: str = "arm6",
+    driver: Driver | None = None,
 ) -> Recording:
-    """Records `episodes` episodes of mixed operators, the same whatever the number of jobs.
+    """Records `episodes` episodes, the same whatever the number of jobs.
 
     Args:
         out: folder for the bags; made if absent. A bag in it that this call would write is
@@ -70,6 +77,7 @@ def record(
         jobs: processes to record bags with.
         progress: called with the episodes done and all episodes, after each bag.
         world: a world file, or the name of a shipped world; it names its operators.
+        driver: who drives in their place.
     """
     if episodes < 1 or episodes_per_bag < 1:
         raise ValueError(
@@ -81,12 +89,13 @@ def record(
         for first in range(0, episodes, episodes_per_bag)
     ]
     name = load_world(world).file.world
+    name = name if driver is None else f"{name}_{driver.bundle.name}_{driver.scenario_name}"
     bags = [out / f"{name}_seed{seed}_{n.start:05d}-{n.stop - 1:05d}" for n in shares]
     todo = [(bag, numbers) for bag, numbers in zip(bags, shares, strict=True) if not bag.exists()]
     done = episodes - sum(len(numbers) for _, numbers in todo)
     progress(done, episodes)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_record_bag, world, bag, n, seed): len(n) for bag, n in todo}
+        running = {pool.submit(_record_bag, world, bag, n, seed, driver): len(n) for bag, n in todo}
         try:
             for finished in as_completed(running):
                 finished.result()
@@ -103,24 +112,61 @@ def read_results(bag: Path) -> list[Outcome]:
     return [Outcome(**entry) for entry in json.loads((bag / RESULTS).read_text())]
 
 
-def _record_bag(source: str, bag: Path, episodes: range, seed: int) -> None:
-    world = load_world(source, seed)
+def _record_bag(source: str, bag: Path, episodes: range, seed: int, driver: Driver | None) -> None:
+    if driver is None:
+        world = load_world(source, seed)
+    else:
+        spec = obstacle_of(driver.scenario)
+        world = World(*load_world_file(source), seed, spec=spec)
     world.t_ns = START_NS + episodes.start * BAG_SPACING_NS
     with tempfile.TemporaryDirectory(dir=bag.parent, prefix=".unfinished-") as folder:
         unfinished = Path(folder) / bag.name
-        _write_bag(unfinished, world, episodes)
+        _write_bag(unfinished, world, episodes, driver)
         unfinished.rename(bag)
 
 
-def _write_bag(path: Path, world: World, episodes: range) -> None:
-    make_pilot = _behaviour(world)
-    outcomes = []
+def _write_bag(path: Path, world: World, episodes: range, driver: Driver | None) -> None:
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         log = _Log(writer, world, np.random.default_rng([world.seed, episodes.start, 1]))
-        for episode in episodes:
-            pilot = make_pilot(np.random.default_rng([world.seed, episode, 2]), world)
-            outcomes.append(fly(world, pilot, episode, log.heard, log.said))
+        outcomes = (_operators if driver is None else driver.drive)(world, episodes, log)
     (path / RESULTS).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+
+
+def _operators(world: World, episodes: range, log: _Log) -> list[Outcome]:
+    make_pilot, outcomes = _behaviour(world), []
+    for episode in episodes:
+        pilot = make_pilot(np.random.default_rng([world.seed, episode, 2]), world)
+        outcomes.append(fly(world, pilot, episode, log.heard, log.said))
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A bundle that drives in a scenario.
+
+    Attributes:
+        bundle: its folder.
+        scenario_name, scenario: what happens meanwhile. What a scenario does to messages on their
+            way is not in the log: a recorder hears what the sensors sent.
+    """
+
+    bundle: Path
+    scenario_name: str
+    scenario: Scenario
+
+    def drive(self, world: World, episodes: range, log: _Log) -> list[Outcome]:
+        """Runs the episodes one after the other; the log hears all that is said."""
+        trial = Trial(world, controller_of(self.bundle), self.scenario)
+        outcomes = []
+        for episode in episodes:
+            run = trial.run(
+                episode,
+                decided=lambda command: log.said(command.payloads),
+                sent=log.heard,
+                start_ns=world.t_ns,
+            )
+            outcomes.append(run.outcome)
+        return outcomes
 
 
 def _behaviour(world: World) -> Callable[[np.random.Generator, World], Pilot]:
