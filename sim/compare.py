@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from iql_ros.errors import ContractError
 from iql_ros.statistics import paired_interval
+from sim.episode import Episode
 from sim.gate import Run
-from sim.loop import Episode
 
 RESAMPLES = 4000
 POOLED = "all that ask for success"

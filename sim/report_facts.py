@@ -11,9 +11,9 @@ from iql_ros.bundle import Bundle
 from iql_ros.bundles.gate_record import GateRecord, ScenarioRecord
 from iql_ros.contract import Contract
 from iql_ros.control.command import Command
+from sim.episode import Episode
 from sim.expressions import Expression
 from sim.gate import MakeController, Run, make_trial
-from sim.loop import Episode
 from sim.world import World
 
 MOST_STRANDS = 20

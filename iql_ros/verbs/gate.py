@@ -68,7 +68,7 @@ def gate_command(
 
     Example: `iql-ros gate bundle --ros --episodes 20` says where ROS differs from lockstep.
     """
-    gate, scenarios = room("sim.gate"), room("sim.scenarios")
+    gate, scenarios, verdict = room("sim.gate"), room("sim.scenarios"), room("sim.verdict")
     loaded = load_bundle(bundle)
     source = suite or scenarios.default_suite(world or loaded.contract.robot)
     chosen = scenarios.load_suite(source).narrowed(
@@ -83,7 +83,7 @@ def gate_command(
         _replay(gate, chosen, seed, bundle, scenario, episode, viewer)
         return
     run = _run(gate, chosen, seed, bundle, jobs)
-    record: GateRecord = gate.record_of(loaded, run)
+    record: GateRecord = verdict.record_of(loaded, run)
     out_console.print(_table(record, run))
     command = f"iql-ros gate {bundle} --suite {source} --seed {seed}"
     command += "" if world is None else f" --world {world}"
@@ -94,7 +94,7 @@ def gate_command(
         theirs = _run(gate, chosen, seed, compare, jobs)
         other = load_bundle(compare)
         beside = page.with_name(f"{page.stem}.vs.{compare.absolute().name}.html")
-        _compare(run, theirs, (loaded, other), (record, gate.record_of(other, theirs)), beside)
+        _compare(run, theirs, (loaded, other), (record, verdict.record_of(other, theirs)), beside)
     if scenario is None:
         path = write_gate(loaded, record)
         out_console.print(f"{record.verdict}: {record.episodes} episodes, seed {seed} -> {path}")

@@ -17,11 +17,12 @@ from iql_ros.bundles.gate_record import GateRecord
 from iql_ros.errors import ContractError
 from sim.compare import POOLED, compare
 from sim.film import Filmed, film_apart
-from sim.gate import MakeController, Run, controller_of, record_of, run_suite
+from sim.gate import MakeController, Run, controller_of, run_suite
 from sim.report import render_gate, write_report
 from sim.report_compare import names_of, render_comparison
 from sim.report_facts import facts_of, usual_episode, worst_of
 from sim.scenarios import load_suite
+from sim.verdict import record_of
 from tests.small_world import joints_contract, write_joint_bundle, write_world
 
 Ran = tuple[Bundle, GateRecord, Run, MakeController, str]
