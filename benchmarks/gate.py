@@ -21,8 +21,9 @@ from benchmarks._random_bundle import write_random_bundle
 from benchmarks._report import parse_arguments, progress, report
 from iql_ros.bundles.format import Support
 from iql_ros.contract import load_contract
+from sim.episode import Clocked
 from sim.gate import controller_of, make_trial, run_suite
-from sim.loop import Clocked, Trial
+from sim.loop import Trial
 from sim.scenarios import load_suite
 from training.learning.config import load_config
 

@@ -27,8 +27,9 @@ from iql_ros.contract import Contract
 from iql_ros.controller import Controller
 from iql_ros.policies import open_policy
 from iql_ros.wire import make_types
-from sim.gate import judge_run, run_suite
+from sim.gate import run_suite
 from sim.scenarios import load_suite
+from sim.verdict import judge_run
 
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 SEEDS, QUICK_SEEDS = 20, 3

@@ -23,7 +23,7 @@ from PIL import Image
 from iql_ros.errors import IqlRosError
 from iql_ros.files import write_bytes
 from sim.gate import controller_of, make_trial
-from sim.scenarios import load_suite
+from sim.scenarios import Suite, load_suite
 from sim.world import World
 
 SIZE = (420, 280)
@@ -91,9 +91,9 @@ class Film:
             self._renderer.close()
 
 
-def film_episode(bundle: Path, suite: str, seed: int, scenario: str, episode: int) -> bytes:
+def film_episode(bundle: Path, suite: Suite, seed: int, scenario: str, episode: int) -> bytes:
     """Plays an episode in front of the camera, in this process."""
-    trial = make_trial(load_suite(suite), seed, partial(controller_of, bundle), scenario)
+    trial = make_trial(suite, seed, partial(controller_of, bundle), scenario)
     film = Film()
     try:
         trial.run(episode, seen=film.see)
@@ -110,11 +110,11 @@ class Filmed:
     missing: str | None
 
 
-def film_apart(bundle: Path, suite: str, seed: int, scenario: str, episode: int) -> Filmed:
+def film_apart(bundle: Path, suite: Suite, seed: int, scenario: str, episode: int) -> Filmed:
     """Films an episode in a process of its own."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "film.webp"
-        command = [sys.executable, "-m", "sim.film", str(bundle), "--suite", suite]
+        command = [sys.executable, "-m", "sim.film", str(bundle), "--suite", "-"]
         command += ["--seed", str(seed), "--scenario", scenario, "--episode", str(episode)]
         # Without a screen only EGL renders; with one, MuJoCo's own choice is left alone.
         environment = {**os.environ}
@@ -123,6 +123,7 @@ def film_apart(bundle: Path, suite: str, seed: int, scenario: str, episode: int)
         try:
             done = subprocess.run(
                 [*command, "--out", str(out)],
+                input=suite.model_dump_json(),
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -141,14 +142,21 @@ def main() -> None:
     """Films one episode of a suite."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bundle", type=Path, help="folder of the bundle")
-    parser.add_argument("--suite", required=True, help="shipped suite, or a YAML file")
+    parser.add_argument(
+        "--suite", required=True, help="a shipped one, a YAML file, or - for JSON on stdin"
+    )
     parser.add_argument("--scenario", default="nominal")
     parser.add_argument("--episode", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="the .webp file")
     given = parser.parse_args()
     try:
-        film = film_episode(given.bundle, given.suite, given.seed, given.scenario, given.episode)
+        suite = (
+            Suite.model_validate_json(sys.stdin.read())
+            if given.suite == "-"
+            else load_suite(given.suite).narrowed()
+        )
+        film = film_episode(given.bundle, suite, given.seed, given.scenario, given.episode)
     except IqlRosError as error:
         sys.exit(f"error: {error}")
     write_bytes(given.out, film)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import mujoco
 import numpy as np
@@ -20,6 +19,7 @@ from iql_ros.control.command import Command
 from iql_ros.controller import Controller
 from iql_ros.errors import LogError
 from iql_ros.sampler import SECOND_NS
+from sim.episode import Clocked, Episode, Trace
 from sim.judge import Outcome
 from sim.randomise import Machine
 from sim.scenarios import Scenario
@@ -34,75 +34,6 @@ Pilot = Callable[[Mapping[str, Array]], Array]
 OBSTACLE = "gate_obstacle"
 SLACK = 1e-9  # share of the range of an action: what rounding may add
 _NOMINAL = Scenario(description="nothing happens")
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """The decisions of an episode, in order.
-
-    Attributes:
-        t_s: seconds into the episode, shape (T,).
-        statuses: what became of each, T of them.
-        observations: what the policy was or would have been asked, (T, O); NaN if unknown.
-        actions: what was or would have been published, (T, A).
-    """
-
-    t_s: Array
-    statuses: tuple[str, ...]
-    observations: NDArray[np.float32]
-    actions: Array
-
-
-@dataclass(frozen=True)
-class Episode:
-    """What came of one episode; all of it follows from the seed.
-
-    Attributes:
-        outcome: how it ended.
-        trace: every decision.
-        statuses: how many decisions by what became of them.
-        limit_violations: commands outside of the machine's limits that reached the actuators.
-        slew_violations: changes from one command of the policy to the next beyond its slew.
-        stop_ticks: from the emergency stop until the actuators held the safe action for good, or
-            the episode ended, in control steps, rounded up; None if it was not pressed.
-        notice_ticks: decisions of the policy from the fault's beginning until it acted no more,
-            or the episode ended; None if no fault began.
-    """
-
-    outcome: Outcome
-    trace: Trace = field(repr=False, compare=False)
-    statuses: dict[str, int]
-    limit_violations: int
-    slew_violations: int
-    stop_ticks: int | None
-    notice_ticks: int | None
-
-    @property
-    def interventions(self) -> float:
-        """Share of decisions in which the policy's action was changed or replaced."""
-        return 1.0 - self.statuses.get("ok", 0) / max(1, sum(self.statuses.values()))
-
-
-@dataclass
-class Clocked:
-    """What episodes took; differs from run to run.
-
-    Attributes:
-        physics_s: in MuJoCo, by the world's clock.
-        total_s: in all, by the same.
-        ticks_s: processor time of each decision: what other processes do on this machine is
-            none of the controller's doing.
-    """
-
-    physics_s: float = 0.0
-    total_s: float = 0.0
-    ticks_s: list[float] = field(default_factory=list)
-
-    def add(self, other: Clocked) -> None:
-        """Counts what `other` took besides."""
-        self.physics_s += other.physics_s
-        self.total_s += other.total_s
-        self.ticks_s += other.ticks_s
 
 
 class Trial:
@@ -126,7 +57,9 @@ class Trial:
         contract = world.contract
         slack = SLACK * (contract.action_high - contract.action_low)
         self._low, self._high = contract.action_low - slack, contract.action_high + slack
-        self._slew, self._slack = contract.action_slew, slack
+        is_slewed = np.isfinite(contract.action_slew)
+        self._slew = np.where(is_slewed, contract.action_slew, 0.0)
+        self._slack = np.where(is_slewed, slack, np.inf)
         # Messages of one instant arrive within less; what comes later belongs to the next.
         self._instant_ns = world.file.period_ns // 2
         self._timed_by_rate = controller.contract.tick.trigger is None
@@ -277,12 +210,19 @@ class Trial:
             self._check_slew(before, action, command)
 
     def _check_slew(self, before: Array, action: Array, command: Command) -> None:
-        """The fallback may be as sudden as the contract declares it; the policy may not."""
+        """The fallback may be as sudden as the contract declares it; the policy may not.
+
+        Its first command must be rest: the safe action, or where the robot is measured to be.
+        """
         last, self._last = self._last, command
-        if last is None or not (last.status.acts and command.status.acts):
+        if not command.status.acts:
             return
-        reach = self._slew * ((command.t_ns - last.t_ns) / SECOND_NS) + self._slack
-        if (np.abs(action - before) > reach).any():
+        change, since_ns = np.abs(action - before), 0
+        if last is None:
+            change[self.world.contract.measured[0]] = 0.0
+        else:
+            since_ns = command.t_ns - last.t_ns
+        if (change > self._slew * (since_ns / SECOND_NS) + self._slack).any():
             self._slew_violations += 1
 
     def _stop_ticks(self, step_ns: int) -> int | None:

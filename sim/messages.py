@@ -32,7 +32,6 @@ class Sensor:
         every: a message at every n-th sensor period.
         width: how many values a message holds, W.
         spread: standard deviation of the noise of each, shape (W,).
-        labels: what each value is, such as "position 2", in order.
     """
 
     def __init__(self, contract: Contract, alias: str, file: WorldFile, source: Source) -> None:
@@ -53,9 +52,6 @@ class Sensor:
         ]
         self.every = said.every
         self.width = sum(widths)
-        self.labels = [
-            f"{p.name} {i}" for p, w in zip(source.parts, widths, strict=True) for i in range(w)
-        ]
         unknown = set(said.noise) - {part.name for part in source.parts}
         if unknown:
             raise ContractError(

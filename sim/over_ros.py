@@ -18,7 +18,6 @@ from iql_ros.bundle import load_bundle
 from iql_ros.errors import IqlRosError
 from sim.world_file import load_world_file
 
-DOMAIN = 92
 START_S = 60.0
 """For both processes to start, find each other and load the policy, on a busy machine."""
 PATIENCE_S = 20.0
@@ -33,7 +32,7 @@ def play(
     out: Path,
     seed: int = 0,
     speed: float = 1.0,
-    domain: int = DOMAIN,
+    domain: int | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Plays nominal episodes over ROS in real time, and the same in lockstep.
@@ -43,7 +42,7 @@ def play(
         world: a world file, or the name of a shipped world.
         out: folder for `over_ros.json` and the logs of both processes.
         speed: simulated seconds per second.
-        domain: ROS_DOMAIN_ID of both.
+        domain: ROS_DOMAIN_ID of both; by default one that is not this shell's.
         tell: hears the simulator's last line, while it runs.
 
     Returns:
@@ -78,7 +77,7 @@ def play(
     controller += ["-p", f"black_box:={out / 'black_box'}"]
     environment = {
         **os.environ,
-        "ROS_DOMAIN_ID": str(domain),
+        "ROS_DOMAIN_ID": str(another_domain() if domain is None else domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "AMENT_PREFIX_PATH": os.environ.get("AMENT_PREFIX_PATH", sys.prefix),
         "PYTHONUNBUFFERED": "1",
@@ -91,6 +90,12 @@ def play(
         raise IqlRosError(f"the simulator left no results: see {out / 'simulator.log'}")
     found: dict[str, Any] = json.loads(results.read_text())
     return found
+
+
+def another_domain() -> int:
+    """A ROS domain other than this shell's, where a robot may listen."""
+    chosen = 1 + os.getpid() % 100  # 0 to 101 are free of the system's own ports
+    return chosen if str(chosen) != os.environ.get("ROS_DOMAIN_ID", "0") else chosen + 1
 
 
 class _Pair:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 from iql_ros.control.command import Command
 from iql_ros.errors import IqlRosError
+from sim.episode import Episode
 from sim.gate import MakeController, make_trial
-from sim.loop import Episode
 from sim.scenarios import Suite
 from sim.world import START_NS, World
 

@@ -32,23 +32,23 @@ def write_report(
     run: Run,
     make_controller: MakeController,
     *,
-    suite_source: str,
+    command: str,
 ) -> str | None:
     """Writes the page of a gate; films the usual and the worst episode if rendering is there.
 
     Args:
         out: the HTML file.
-        suite_source: the suite as the user named it.
+        command: runs this suite with this seed; `--scenario X --episode N` is added to it.
 
     Returns:
         Why there is no film; None if there is.
     """
-    facts = facts_of(bundle, record, run, make_controller, suite_source=suite_source)
+    facts = facts_of(bundle, record, run, make_controller, command=command)
     shown = {"usual": (facts["usual"]["scenario"], facts["usual"]["episode"])}
     if facts["worst"]:
         shown["worst"] = (facts["worst"][0]["scenario"], facts["worst"][0]["episode"])
     films = {
-        kind: film_apart(bundle.path, suite_source, run.seed, scenario, episode)
+        kind: film_apart(bundle.path, run.suite, run.seed, scenario, episode)
         for kind, (scenario, episode) in shown.items()
     }
     write_text(out, render_gate(facts, films))
@@ -324,7 +324,7 @@ def _worst(facts: Facts) -> str:
     ]
     return (
         '<h2>Worst episodes</h2><p class="note">Each command plays its episode alone, to the bit; '
-        "with <code>--view</code> in MuJoCo's viewer.</p>"
+        "with <code>--viewer</code> in MuJoCo's viewer.</p>"
         + table(["scenario", "episode", "what", "replay"], rows, numeric=(1,))
     )
 

@@ -11,9 +11,9 @@ from iql_ros.bundle import Bundle
 from iql_ros.bundles.gate_record import GateRecord, ScenarioRecord
 from iql_ros.contract import Contract
 from iql_ros.control.command import Command
+from sim.episode import Episode
 from sim.expressions import Expression
 from sim.gate import MakeController, Run, make_trial
-from sim.loop import Episode
 from sim.world import World
 
 MOST_STRANDS = 20
@@ -30,13 +30,13 @@ def facts_of(
     run: Run,
     make_controller: MakeController,
     *,
-    suite_source: str,
+    command: str,
 ) -> dict[str, Any]:
     """All that the page shows but the films, as JSON has it.
 
     Args:
         record: of `run`.
-        suite_source: the suite as the user named it, for commands that replay an episode.
+        command: runs this suite with this seed; `--scenario X --episode N` is added to it.
     """
     usual = usual_scenario(run)
     worst = worst_of(record, run)
@@ -64,7 +64,7 @@ def facts_of(
                 "scenario": name,
                 "episode": number,
                 "why": _why(record, run, name, number),
-                "command": replay_command(bundle, suite_source, run.seed, name, number),
+                "command": f"{command} --scenario {name} --episode {number}",
             }
             for name, number in worst
         ],
@@ -120,14 +120,6 @@ def worst_of(record: GateRecord, run: Run) -> list[tuple[str, int]]:
         if sum(other == name for other, _ in chosen) < WORST_EACH:
             chosen.append((name, number))
     return chosen[:MOST_WORST]
-
-
-def replay_command(bundle: Bundle, suite: str, seed: int, scenario: str, episode: int) -> str:
-    """What plays one episode alone."""
-    return (
-        f"iql-ros gate {bundle.path} --suite {suite} --seed {seed} --scenario {scenario} "
-        f"--episode {episode}"
-    )
 
 
 def strand(run: Run, make_controller: MakeController, name: str, number: int) -> dict[str, Any]:

@@ -113,6 +113,8 @@ class World:
         self.every = _periods_per_step(file, contract)
         self._adapter = _adapter(self)
         found = Model(self.model, self.data, file)
+        for theirs, ours in file.names.items():
+            found.joint(theirs, f"world {file.world!r}, names.{theirs}: {ours}")
         inputs = [alias for alias in contract.topics if alias not in contract.outputs]
         inputs.sort(key=lambda alias: alias == contract.tick.trigger)
         self.sensors = {
@@ -174,6 +176,8 @@ class World:
             self._adapter.actuate(self.action)
         began = self.clock()
         mujoco.mj_step(self.model, self.data, self._substeps)
+        # A step leaves places as they were at its beginning, joints as they are at its end.
+        mujoco.mj_kinematics(self.model, self.data)
         self.physics_s += self.clock() - began
         self.t_ns += self._period_ns
         messages: list[Message] = []

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from sensor_msgs.msg import JointState
 
 from iql_ros.errors import BundleError, IqlRosError
 from sim.against_lockstep import in_words
-from sim.over_ros import play
+from sim.over_ros import another_domain, play
 from tests.ros.arm import write_joints
 from tests.small_world import joints_contract, write_world
 
@@ -42,10 +46,19 @@ def bundle(tmp_path: Path) -> Path:
 def test_a_world_of_files_runs_over_ros_and_the_difference_from_lockstep_is_told(
     world: str, bundle: Path, tmp_path: Path
 ) -> None:
-    heard: list[str] = []
-    results = play(
-        bundle, world, episodes=3, out=tmp_path / "out", speed=2.0, domain=DOMAIN, tell=heard.append
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "iql_ros.cli", "gate", str(bundle), "--world", world, "--ros"),
+            *("--episodes", "3", "--speed", "2"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "400"},
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = tmp_path / "bundle.gate_ros"
+    results = json.loads((out / "over_ros.json").read_text())
     assert results["finished"]
     assert [episode["episode"] for episode in results["episodes"]] == [0, 1, 2]
     against = results["against_lockstep"]
@@ -56,9 +69,16 @@ def test_a_world_of_files_runs_over_ros_and_the_difference_from_lockstep_is_told
     assert results["latency_us"]["commands"] >= sum(e["steps"] for e in results["episodes"]) - 3
     words = in_words(against, results)
     assert words[0] == "outcome: 3 of 3 succeeded over ROS, 3 of 3 in lockstep"
-    log = (tmp_path / "out" / "simulator.log").read_text()
-    assert all(line in log for line in words)
-    assert any("episode" in line for line in heard)
+    log = (out / "simulator.log").read_text()
+    assert all(line in log and line in done.stdout for line in words)
+
+
+def test_the_domain_is_never_that_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
+    chosen = another_domain()
+    assert 1 <= chosen <= 101
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(chosen))
+    assert another_domain() == chosen + 1
 
 
 def test_another_robot_in_the_domain_is_noticed(world: str, bundle: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,12 +14,15 @@ pytest.importorskip("mujoco", reason="mujoco is not installed")
 
 from iql_ros.bundle import Bundle
 from iql_ros.bundles.gate_record import GateRecord
+from iql_ros.errors import ContractError
+from sim.compare import POOLED, compare
 from sim.film import Filmed, film_apart
-from sim.gate import MakeController, Run, controller_of, record_of, run_suite
+from sim.gate import MakeController, Run, controller_of, run_suite
 from sim.report import render_gate, write_report
-from sim.report_compare import POOLED, compare, render_comparison
+from sim.report_compare import names_of, render_comparison
 from sim.report_facts import facts_of, usual_episode, worst_of
 from sim.scenarios import load_suite
+from sim.verdict import record_of
 from tests.small_world import joints_contract, write_joint_bundle, write_world
 
 Ran = tuple[Bundle, GateRecord, Run, MakeController, str]
@@ -52,8 +56,9 @@ def run(folder: Path, seed: int) -> Ran:
         suite.write_text(yaml.safe_dump(SUITE, sort_keys=False))
     bundle = write_joint_bundle(folder / f"policy_{seed}", {"trigger": "joints", "every": 5}, seed)
     make = partial(controller_of, bundle.path)
-    ran = run_suite(load_suite(suite), 0, make)
-    return bundle, record_of(bundle, ran), ran, make, str(suite)
+    ran = run_suite(load_suite(suite).narrowed(), 0, make)
+    command = f"iql-ros gate {bundle.path} --suite {suite}"
+    return bundle, record_of(bundle, ran), ran, make, command
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +99,12 @@ def check_whole(page: str) -> None:
 
 
 def test_the_page_is_whole_and_says_what_the_record_says(ran: Ran) -> None:
-    bundle, record, run, make, suite = ran
+    bundle, record, run, make, command = ran
     assert record.verdict == "failed"  # three episodes cannot show 90 %
-    page = render_gate(facts_of(bundle, record, run, make, suite_source=suite), {})
+    page = render_gate(
+        facts_of(bundle, record, run, make, command=command),
+        {},
+    )
     check_whole(page)
     assert "Failed: one criterion does not hold." in page
     assert f"<li>delayed: {record.scenarios[1].criteria[0].in_words()}</li>" in page
@@ -108,14 +116,14 @@ def test_the_page_is_whole_and_says_what_the_record_says(ran: Ran) -> None:
 
 
 def test_the_same_run_gives_the_same_facts(ran: Ran) -> None:
-    bundle, record, run, make, suite = ran
-    first, again = (facts_of(bundle, record, run, make, suite_source=suite) for _ in range(2))
+    bundle, record, run, make, command = ran
+    first, again = (facts_of(bundle, record, run, make, command=command) for _ in range(2))
     assert first == again
 
 
 def test_a_strand_is_the_episode_that_was_judged(ran: Ran) -> None:
-    bundle, record, run, make, suite = ran
-    for line in facts_of(bundle, record, run, make, suite_source=suite)["strands"]:
+    bundle, record, run, make, command = ran
+    for line in facts_of(bundle, record, run, make, command=command)["strands"]:
         judged = run.episodes[line["scenario"]][line["episode"]]
         assert line["statuses"] == list(judged.trace.statuses)
         assert line["success"] == judged.outcome.success
@@ -142,33 +150,41 @@ def test_the_usual_episode_succeeds_if_any_does(ran: Ran) -> None:
 
 def test_two_policies_are_set_beside_each_other_on_the_same_seeds(folder: Path, ran: Ran) -> None:
     other = run(folder, 8)
-    facts = compare(ran[:3], other[:3])
-    assert [row["name"] for row in facts["rows"]] == [*SUITE["scenarios"], POOLED]
-    for row in facts["rows"]:
-        assert row["both"] + row["first"] + row["second"] + row["neither"] == row["n"]
-        assert row["success"]["low"] <= row["success"]["mean"] <= row["success"]["high"]
-        assert row["return"]["low"] <= row["return"]["mean"] <= row["return"]["high"]
-    page = render_comparison(facts)
+    rows = compare(ran[2], other[2])
+    assert [row.scenario for row in rows] == [*SUITE["scenarios"], POOLED]
+    for row in rows:
+        for gap in (row.gap, row.return_gap, row.interventions_gap):
+            assert gap[1] <= gap[0] <= gap[2]
+    page = render_comparison((ran[0], other[0]), (ran[1], other[1]), rows)
     check_whole(page)
     assert "policy_3 and policy_8" in page
 
 
 def test_a_policy_beside_itself_differs_in_nothing(ran: Ran) -> None:
-    facts = compare(ran[:3], ran[:3])
-    assert all(row["first"] == row["second"] == 0 for row in facts["rows"])
-    assert all(row["return"] == {"mean": 0, "low": 0, "high": 0} for row in facts["rows"])
+    bundle, record, run, _, _ = ran
+    rows = compare(run, run)
+    assert all(row.only == (0, 0) for row in rows)
+    assert all(row.return_gap == (0.0, 0.0, 0.0) for row in rows)
     # Episodes of one start do not count twice: no narrower than its four starts alone.
-    nominal, pooled = facts["rows"][0], facts["rows"][-1]
-    assert pooled["n"] == 7
-    assert pooled["success"]["high"] == pytest.approx(nominal["success"]["high"], rel=0.3)
-    assert "do not tell them apart" in render_comparison(facts)
+    assert rows[-1].episodes == 7
+    assert rows[-1].gap[2] >= 0.9 * rows[0].gap[2]
+    page = render_comparison((bundle, bundle), (record, record), rows)
+    assert "do not tell them apart" in page
+
+
+def test_bundles_of_one_name_are_told_apart_by_their_paths(ran: Ran, tmp_path: Path) -> None:
+    bundle = ran[0]
+    other = replace(bundle, path=tmp_path / bundle.path.name)
+    assert names_of(bundle, other) == (
+        f"{bundle.path.parent.name}/{bundle.path.name}",
+        f"{tmp_path.name}/{bundle.path.name}",
+    )
 
 
 def test_runs_of_different_seeds_are_not_paired(ran: Ran) -> None:
-    bundle, record, run, _, _ = ran
-    other = Run(run.suite, run.seed + 1, run.episodes, run.clocked)
-    with pytest.raises(ValueError, match="same suite with the same seed"):
-        compare((bundle, record, run), (bundle, record, other))
+    run = ran[2]
+    with pytest.raises(ContractError, match="only the same can be paired"):
+        compare(run, replace(run, seed=run.seed + 1))
 
 
 def test_without_rendering_the_page_says_so_and_is_written(
@@ -176,9 +192,9 @@ def test_without_rendering_the_page_says_so_and_is_written(
 ) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")  # is not installed, or renders: both are answers
     monkeypatch.setenv("PYOPENGL_PLATFORM", "osmesa")
-    bundle, record, run, make, suite = ran
+    bundle, record, run, make, command = ran
     out = tmp_path / "gate.html"
-    missing = write_report(out, bundle, record, run, make, suite_source=suite)
+    missing = write_report(out, bundle, record, run, make, command=command)
     page = out.read_text()
     check_whole(page)
     if missing is None:
@@ -189,8 +205,8 @@ def test_without_rendering_the_page_says_so_and_is_written(
 
 
 def test_a_film_is_an_animated_picture(ran: Ran) -> None:
-    bundle, _, run, _, suite = ran
-    film = film_apart(bundle.path, suite, run.seed, "nominal", 0)
+    bundle, _, run, _, _ = ran
+    film = film_apart(bundle.path, run.suite, run.seed, "nominal", 0)
     if film.webp is None:
         pytest.skip(film.missing or "")
     assert film.webp[:4] == b"RIFF"
@@ -199,9 +215,12 @@ def test_a_film_is_an_animated_picture(ran: Ran) -> None:
 
 
 def test_a_film_that_is_there_is_shown_within_the_page(ran: Ran) -> None:
-    bundle, record, run, make, suite = ran
+    bundle, record, run, make, command = ran
     films = {"usual": Filmed(b"RIFF", None), "worst": Filmed(None, "no <screen>")}
-    page = render_gate(facts_of(bundle, record, run, make, suite_source=suite), films)
+    page = render_gate(
+        facts_of(bundle, record, run, make, command=command),
+        films,
+    )
     check_whole(page)
     assert 'src="data:image/webp;base64,UklGRg=="' in page
     assert "No film: no &lt;screen&gt;" in page

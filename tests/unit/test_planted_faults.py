@@ -3,8 +3,9 @@ from functools import partial
 import pytest
 
 from benchmarks.planted_faults import FAULTS, SHOWS, caught_by, controller
-from sim.gate import judge_run, run_suite
+from sim.gate import run_suite
 from sim.scenarios import load_suite
+from sim.verdict import judge_run
 from tests.arm_policy import straight
 
 

@@ -7,10 +7,11 @@ import pytest
 from benchmarks.planted_faults import Good, controller
 from iql_ros.errors import ContractError
 from sim.compare import compare
-from sim.gate import judge, judge_run, make_trial, run_suite
-from sim.loop import Clocked
+from sim.episode import Clocked
+from sim.gate import make_trial, run_suite
 from sim.replay import in_words, replay
 from sim.scenarios import Must, Scenario, load_suite
+from sim.verdict import judge, judge_run
 from tests.arm_policy import straight, straight_controller
 
 
