@@ -22,7 +22,7 @@ CART_FRICTION = 5.4  # N s/m
 BALANCE = np.array([-5.6, -54.1, -13.5, -10.8])
 CATCH_RAD, CATCH_WIDTH_RAD = 0.45, 0.1
 EXCESS_J = 0.1  # a little more than upright, for what friction takes on the way
-ROOM_M = (0.3, 0.2)  # from there on, and over so much, no force towards the nearer buffer
+ROOM_M = (0.5, 0.3)  # from there on, and over so much, no force towards the nearer buffer
 
 
 def swing(pump: float, *, grip: float = 1.0, excess: float = EXCESS_J) -> Move:
@@ -45,7 +45,7 @@ def swing(pump: float, *, grip: float = 1.0, excess: float = EXCESS_J) -> Move:
         energy = 0.5 * INERTIA * speed**2 + MOMENT * (cosine - 1.0)
         feed = pump * np.tanh(2.0 * (energy - excess) * speed * cosine)
         feed *= 1.0 - np.clip((x * np.sign(feed) - ROOM_M[0]) / ROOM_M[1], 0.0, 1.0)
-        swinging = 1.3 * feed + (CART_FRICTION - 2.0) * dx - 6.0 * x
+        swinging = 1.3 * feed + (CART_FRICTION - 2.0) * dx - 4.0 * x
         caught = 1.0 / (1.0 + np.exp((abs(angle) - CATCH_RAD) / CATCH_WIDTH_RAD))
         return np.array([caught * grip * balancing + (1.0 - caught) * swinging])
 
@@ -66,7 +66,7 @@ CREW = Crew(
     },
     intents={
         "work": lambda rng: swing(rng.uniform(3.5, 5.5)),
-        "shy": lambda rng: swing(rng.uniform(3.5, 5.5), grip=rng.uniform(-0.4, 0.2)),
+        "shy": lambda rng: swing(rng.uniform(3.5, 5.5), grip=rng.uniform(-0.3, 0.2)),
         "too_much": lambda rng: swing(rng.uniform(3.5, 5.5), excess=rng.uniform(0.3, 1.0)),
         "let_go": lambda rng: push(0.0),
         "reverse": lambda rng: swing(-rng.uniform(1.0, 4.0), grip=-0.3),

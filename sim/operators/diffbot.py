@@ -9,10 +9,12 @@ from sim.world import World
 
 # Beams of the contract, and the lidar's place behind the axle: sim/models/diffbot.xml.
 BEAMS = np.deg2rad(np.arange(0, 360, 15))
+BEARINGS = (BEAMS + np.pi) % (2 * np.pi) - np.pi
 LIDAR_BEHIND_M = 0.032
 HEADINGS = np.deg2rad(np.arange(-120, 121, 10))
-HALF_WIDTH_M = 0.18  # of the robot, with some room
+HALF_WIDTH_M, NARROW_M = 0.19, 0.13  # of the robot, with some room and with little
 LOOK_AHEAD_M = 1.2
+TOO_NEAR_M = 0.2
 TURN_GAIN = 2.0  # 1/s
 
 
@@ -28,12 +30,25 @@ def find_way(fields: Fields) -> tuple[float, float]:
     far, bearing = float(np.hypot(goal[0], goal[1])), float(np.arctan2(goal[1], goal[0]))
     c, s = np.cos(HEADINGS)[:, None], np.sin(HEADINGS)[:, None]
     ahead, beside = c * along + s * across, c * across - s * along
-    in_the_way = (ahead > 0.02) & (np.abs(beside) < HALF_WIDTH_M)
+    # What is already beside the robot is passed, however near.
+    half_width = np.where(fields["range"] < 0.3, NARROW_M, HALF_WIDTH_M)
+    in_the_way = (ahead > 0.02) & (np.abs(beside) < half_width)
     free = np.where(in_the_way, ahead, 3.0).min(axis=1)
     astray = np.abs((HEADINGS - bearing + np.pi) % (2 * np.pi) - np.pi)
-    score = np.minimum(free, min(far, LOOK_AHEAD_M)) - 0.35 * astray - 0.05 * np.abs(HEADINGS)
+    # Where both sides of a post are alike, all keep to the left of it.
+    score = np.minimum(free, min(far, LOOK_AHEAD_M)) - 0.35 * astray
+    score += 0.1 * HEADINGS - 0.05 * np.abs(HEADINGS)
     best = int(score.argmax())
+    if free[best] < TOO_NEAR_M:
+        return turn_away(fields["range"]), float(free[best])
     return float(HEADINGS[best]), float(free[best])
+
+
+def turn_away(ranges: Array) -> float:
+    """The bearing, rad, in front or to a side, around which most is free."""
+    neighbours = [np.roll(ranges, shift) for shift in (-2, -1, 0, 1, 2)]
+    room = np.where(np.abs(BEARINGS) < 2.2, np.min(neighbours, axis=0), 0.0)
+    return float(BEARINGS[int(room.argmax())])
 
 
 def drive(speed: float) -> Move:
@@ -70,17 +85,17 @@ def astray(speed: float, angle: float) -> Move:
 
 CREW = Crew(
     operators={
-        "bold": Operator(0.25, {"drive": 0.5, "blind": 0.5}, 0.03),
-        "hesitant": Operator(0.25, {"drive": 0.6, "stop": 0.4}, 0.03),
-        "astray": Operator(0.25, {"drive": 0.65, "astray": 0.35}, 0.03),
-        "shaky": Operator(0.25, {"drive": 0.7, "turn": 0.3}, 0.08),
+        "bold": Operator(0.25, {"drive": 0.65, "blind": 0.35}, 0.03),
+        "hesitant": Operator(0.25, {"drive": 0.65, "stop": 0.35}, 0.03),
+        "astray": Operator(0.25, {"drive": 0.75, "astray": 0.25}, 0.03),
+        "shaky": Operator(0.25, {"drive": 0.8, "turn": 0.2}, 0.08),
     },
     intents={
-        "drive": lambda rng: drive(rng.uniform(0.12, 0.2)),
+        "drive": lambda rng: drive(rng.uniform(0.14, 0.2)),
         "blind": lambda rng: blind(rng.uniform(0.1, 0.2)),
         "stop": lambda rng: steady(rng.uniform(0.0, 0.03), 0.0),
         "turn": lambda rng: steady(rng.uniform(0.0, 0.1), rng.uniform(-1.5, 1.5)),
-        "astray": lambda rng: astray(rng.uniform(0.1, 0.2), rng.normal(0.0, 0.9)),
+        "astray": lambda rng: astray(rng.uniform(0.1, 0.2), rng.normal(0.0, 1.2)),
     },
     stretch=(2, 8),  # 0.2 to 0.8 s
 )
