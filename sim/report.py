@@ -105,8 +105,8 @@ def _head(facts: Facts, record: GateRecord) -> str:
 
 def _verdict(record: GateRecord) -> str:
     caveat = (
-        '<p class="soft">It holds for this policy, contract, envelope, suite, world and version of '
-        "iql_ros, in a model of the robot. The model may be wrong, and a suite asks only what "
+        '<p class="soft">This verdict is of this policy, contract, envelope, suite, world and '
+        "version of iql_ros, in a model of the robot. The model may be wrong, and a suite asks only what "
         "it asks.</p>"
     )
     if record.verdict == "passed":
