@@ -106,8 +106,8 @@ def _head(facts: Facts, record: GateRecord) -> str:
 def _verdict(record: GateRecord) -> str:
     caveat = (
         '<p class="soft">This verdict is of this policy, contract, envelope, suite, world and '
-        "version of iql_ros, in a model of the robot. The model may be wrong, and a suite asks only what "
-        "it asks.</p>"
+        "version of iql_ros, in a model of the robot. The model may be wrong, and a suite asks "
+        "only what it asks.</p>"
     )
     if record.verdict == "passed":
         return f'<div class="verdict"><h2>Passed: every criterion holds.</h2>{caveat}</div>'
