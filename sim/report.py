@@ -184,16 +184,17 @@ def _films(facts: Facts, films: Mapping[str, Filmed]) -> str:
         of = facts["usual"] if kind == "usual" else facts["worst"][0]
         what = f"{kind}: {escape(of['scenario'])}, episode {of['episode']}"
         why = f" · {escape(of['why'])}" if "why" in of else " · median return"
-        if film.webp is None:
+        if film.mp4 is None:
             figures.append(
                 f'<figure><header><b>{what}</b></header><p class="note">No film: '
                 f"{escape(film.missing or '')}</p></figure>"
             )
             continue
-        data = base64.b64encode(film.webp).decode()
+        data = base64.b64encode(film.mp4).decode()
         figures.append(
             f"<figure><header><b>{what}</b></header>"
-            f'<img class="film" alt="{what}" src="data:image/webp;base64,{data}">'
+            '<video class="film" autoplay loop muted playsinline controls '
+            f'src="data:video/mp4;base64,{data}"></video>'
             f"<figcaption>{why.removeprefix(' · ')}</figcaption></figure>"
         )
     return f'<h2>Films</h2><div class="pair">{"".join(figures)}</div>'
