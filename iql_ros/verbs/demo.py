@@ -103,7 +103,7 @@ def run_demo(recipe: Recipe, out: Path, *, fresh: bool) -> bool:
     demo.step(
         "gate: IQL in every scenario",
         "bundle_iql/gate.json",
-        [["gate", "bundle_iql", "--suite", robot]],
+        [["gate", "bundle_iql", "--suite", recipe.suite]],
         may_exit=(0, GATE_FAILED),
     )
     return _report(recipe, out, console, time.monotonic() - started)

@@ -25,7 +25,8 @@ class Recipe:
     """From scripted operators to a policy that is judged.
 
     Attributes:
-        robot: its contract, world and suite of scenarios have this name.
+        robot: its contract and its world have this name.
+        suite: scenarios of the gate.
         out: folder for everything, if no other is given.
         dataset: name of the HDF5 file.
         recorded: episodes of the operators.
@@ -36,6 +37,7 @@ class Recipe:
     """
 
     robot: str
+    suite: str
     out: Path
     dataset: str
     recorded: int
@@ -50,6 +52,7 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(
             robot="arm6",
+            suite="arm6",
             out=Path("runs/demo"),
             dataset="arm.h5",
             recorded=1400,
@@ -68,6 +71,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             robot="diffbot",
+            suite="diffbot",
             out=Path("runs/demo_diffbot"),
             dataset="diffbot.h5",
             recorded=400,
@@ -83,14 +87,19 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             robot="cartpole",
+            suite="cartpole",
             out=Path("runs/demo_cartpole"),
             dataset="cartpole.h5",
-            recorded=500,
+            recorded=800,
             training={
-                "bc": ["--steps", "8000", "--set", "hidden=[128,128]"],
+                "bc": [
+                    *("--steps", "6000", "--set", "hidden=[128,128]"),
+                    *("--set", "learning_rate=0.001"),
+                ],
                 "iql": [
-                    *("--steps", "10000", "--set", "hidden=[128,128]", "--set", "discount=0.98"),
-                    *("--set", "expectile=0.8", "--set", "inverse_temperature=10"),
+                    *("--steps", "12000", "--set", "hidden=[128,128]"),
+                    *("--set", "learning_rate=0.001", "--set", "discount=0.95"),
+                    *("--set", "expectile=0.8", "--set", "inverse_temperature=3"),
                 ],
             },
             judged=100,
