@@ -90,8 +90,9 @@ def in_words(facts: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
             f"{tick['p99']:.0f} us"
         )
         lines.append(
-            f"{results['late']} of {latency['commands']} commands came a sensor period "
-            f"({results['sensor_period_ms']:g} ms) or more late, which lockstep has none of"
+            f"{results['out_of_step']} of {latency['commands']} commands came after another sensor "
+            f"period (of {results['sensor_period_ms']:g} ms) than in lockstep: late, or since a "
+            f"message was lost"
         )
     return lines
 

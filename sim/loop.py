@@ -149,7 +149,7 @@ class Trial:
         since_ns = (world.t_ns - self._start_ns) % every_ns
         if world.t_ns == self._start_ns:
             self._body = world.model.body(push.body).id
-        if since_ns == 0 and world.t_ns > self._start_ns:
+        if since_ns < world.file.period_ns and world.t_ns > self._start_ns + since_ns:
             angle, force = self._rng.uniform(0, 2 * np.pi), self._rng.uniform(*push.force)
             world.data.xfrc_applied[self._body, :2] = force * np.cos(angle), force * np.sin(angle)
         elif since_ns >= push.duration_s * SECOND_NS:

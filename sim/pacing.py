@@ -41,8 +41,12 @@ class Simulation:
         self.results: list[Outcome] = []
 
     @property
-    def late(self) -> int:
-        """Commands that came only after a later sensor period than the one they answer."""
+    def out_of_step(self) -> int:
+        """Commands that came after another sensor period than in lockstep.
+
+        One that takes longer does, and all that follow a message of the trigger that was lost: the
+        controller counts those that it gets.
+        """
         return sum(n % self._world.every != self.phase for n in self._node.answered)
 
     def stop(self, *_: object) -> None:
@@ -132,7 +136,7 @@ def results_of(node: Any, simulation: Simulation) -> dict[str, Any]:
     """Outcomes and latencies as JSON has them.
 
     A latency counts from the newest sensor period, so one above that (of the arm 10 ms divided
-    by the speed) shows up reduced by whole periods, and counts as late.
+    by the speed) shows up reduced by whole periods, and counts as out of step.
     """
     results = simulation.results
     latencies = np.array(node.latencies_us)
@@ -149,7 +153,7 @@ def results_of(node: Any, simulation: Simulation) -> dict[str, Any]:
         "success_rate": float(np.mean([r.success for r in results])) if results else None,
         "episodes": [asdict(result) for result in results],
         "latency_us": {"commands": latencies.size, **quantiles},
-        "late": simulation.late,
+        "out_of_step": simulation.out_of_step,
         "sensor_period_ms": node.world.file.period_ns / node.speed / 1e6,
     }
 

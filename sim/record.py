@@ -10,13 +10,16 @@ is resumed by starting it again: bags that exist are kept.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from rosbags.interfaces import Connection
@@ -121,19 +124,20 @@ def _record_bag(source: str, bag: Path, episodes: range, seed: int, driver: Driv
     world.t_ns = START_NS + episodes.start * BAG_SPACING_NS
     with tempfile.TemporaryDirectory(dir=bag.parent, prefix=".unfinished-") as folder:
         unfinished = Path(folder) / bag.name
-        _write_bag(unfinished, world, episodes, driver)
+        drive = partial(_operators, Path(source).parent) if driver is None else driver.drive
+        _write_bag(unfinished, world, episodes, drive)
         unfinished.rename(bag)
 
 
-def _write_bag(path: Path, world: World, episodes: range, driver: Driver | None) -> None:
+def _write_bag(path: Path, world: World, episodes: range, drive: Drive) -> None:
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         log = _Log(writer, world, np.random.default_rng([world.seed, episodes.start, 1]))
-        outcomes = (_operators if driver is None else driver.drive)(world, episodes, log)
+        outcomes = drive(world, episodes, log)
     (path / RESULTS).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
 
 
-def _operators(world: World, episodes: range, log: _Log) -> list[Outcome]:
-    make_pilot, outcomes = _behaviour(world), []
+def _operators(folder: Path, world: World, episodes: range, log: _Log) -> list[Outcome]:
+    make_pilot, outcomes = _behaviour(world, folder), []
     for episode in episodes:
         pilot = make_pilot(np.random.default_rng([world.seed, episode, 2]), world)
         outcomes.append(fly(world, pilot, episode, log.heard, log.said))
@@ -169,19 +173,38 @@ class Driver:
         return outcomes
 
 
-def _behaviour(world: World) -> Callable[[np.random.Generator, World], Pilot]:
-    """The class of operators that the world file names."""
+def _behaviour(world: World, folder: Path) -> Callable[[np.random.Generator, World], Pilot]:
+    """The class of operators that the world file in `folder` names."""
     named = world.file.behaviour
     if named is None:
         raise ContractError(
-            f"world {world.file.world!r} names no behaviour: give `behaviour: module:class` in "
+            f"world {world.file.world!r} names no behaviour: give `behaviour: file.py:Class` in "
             f"its file, or record your own robot"
         )
     module, _, name = named.partition(":")
-    found: Callable[[np.random.Generator, World], Pilot] = getattr(
-        importlib.import_module(module), name
+    found: Callable[[np.random.Generator, World], Pilot] | None = getattr(
+        _from_file(folder / module) if module.endswith(".py") else importlib.import_module(module),
+        name,
+        None,
     )
+    if found is None:
+        raise ContractError(f"world {world.file.world!r}: behaviour {named!r} has no such class")
     return found
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ContractError(f"behaviour {path} is no file: it is sought beside the world file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+Drive = Callable[[World, range, "_Log"], list[Outcome]]
+"""Drives the episodes, and lets the log hear what is said; returns how they ended."""
 
 
 class _Log:

@@ -33,26 +33,28 @@ def write_report(
     make_controller: MakeController,
     *,
     command: str,
+    films: bool = True,
 ) -> str | None:
     """Writes the page of a gate; films the usual and the worst episode if rendering is there.
 
     Args:
         out: the HTML file.
         command: runs this suite with this seed; `--scenario X --episode N` is added to it.
+        films: whether to film.
 
     Returns:
-        Why there is no film; None if there is.
+        Why a film is missing; None if none is.
     """
     facts = facts_of(bundle, record, run, make_controller, command=command)
-    shown = {"usual": (facts["usual"]["scenario"], facts["usual"]["episode"])}
-    if facts["worst"]:
-        shown["worst"] = (facts["worst"][0]["scenario"], facts["worst"][0]["episode"])
-    films = {
-        kind: film_apart(bundle.path, run.suite, run.seed, scenario, episode)
-        for kind, (scenario, episode) in shown.items()
+    shown: dict[str, Facts] = {"usual": facts["usual"]} if films else {}
+    if films and facts["worst"]:
+        shown["worst"] = facts["worst"][0]
+    filmed = {
+        kind: film_apart(bundle.path, run.suite, run.seed, of["scenario"], of["episode"])
+        for kind, of in shown.items()
     }
-    write_text(out, render_gate(facts, films))
-    return next((film.missing for film in films.values() if film.missing is not None), None)
+    write_text(out, render_gate(facts, filmed))
+    return next((film.missing for film in filmed.values() if film.missing is not None), None)
 
 
 def render_gate(facts: Facts, films: Mapping[str, Filmed]) -> str:
@@ -182,16 +184,17 @@ def _films(facts: Facts, films: Mapping[str, Filmed]) -> str:
         of = facts["usual"] if kind == "usual" else facts["worst"][0]
         what = f"{kind}: {escape(of['scenario'])}, episode {of['episode']}"
         why = f" · {escape(of['why'])}" if "why" in of else " · median return"
-        if film.webp is None:
+        if film.mp4 is None:
             figures.append(
                 f'<figure><header><b>{what}</b></header><p class="note">No film: '
                 f"{escape(film.missing or '')}</p></figure>"
             )
             continue
-        data = base64.b64encode(film.webp).decode()
+        data = base64.b64encode(film.mp4).decode()
         figures.append(
             f"<figure><header><b>{what}</b></header>"
-            f'<img class="film" alt="{what}" src="data:image/webp;base64,{data}">'
+            '<video class="film" autoplay loop muted playsinline controls '
+            f'src="data:video/mp4;base64,{data}"></video>'
             f"<figcaption>{why.removeprefix(' · ')}</figcaption></figure>"
         )
     return f'<h2>Films</h2><div class="pair">{"".join(figures)}</div>'

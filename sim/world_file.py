@@ -72,7 +72,9 @@ class WorldFile(Strict):
     model: Path = Key(description="MJCF, relative to this file")
     contract: str = Key(description="a robot's name, or a YAML file relative to this one")
     adapter: Path | None = Key(None, description="Python file where names do not match")
-    behaviour: str | None = Key(None, description="module:class of the scripted operators")
+    behaviour: str | None = Key(
+        None, description="scripted operators: module:Class, or file.py:Class beside this file"
+    )
     sensor_hz: float = Key(gt=0, description="rate of the fastest sensor")
     topics: dict[Name, TopicSource] = Key({}, description="by alias; default: all defaults")
     names: dict[str, str] = Key({}, description="joint of a message -> joint of the model")

@@ -74,7 +74,7 @@ svg text.name { fill: var(--ink); }
 .span.breaks { stroke: var(--beyond); } circle.breaks { fill: var(--beyond); }
 b.good { color: var(--good); } b.bad { color: var(--beyond); }
 .triple { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 12px; }
-img.film { display: block; width: 100%; border-radius: 6px; margin: 6px 0; }
+video.film { display: block; width: 100%; border-radius: 6px; margin: 6px 0; }
 b.good, b.bad, .nw { white-space: nowrap; }
 .chip { display: inline-block; margin: 1px 6px 1px 0; padding: 0 8px; border-radius: 9px;
   background: var(--good-card); font-size: 12.5px; }

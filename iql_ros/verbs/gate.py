@@ -46,6 +46,9 @@ def gate_command(
     report: Annotated[
         Path | None, typer.Option(help="page of HTML [default: BUNDLE.gate.html beside the bundle]")
     ] = None,
+    films: Annotated[
+        bool, typer.Option(help="in the report, of the usual and the worst episode")
+    ] = True,
     ros: Annotated[
         bool, typer.Option("--ros", help="nominal episodes over ROS in real time, beside lockstep")
     ] = False,
@@ -89,7 +92,7 @@ def gate_command(
     command += "" if world is None else f" --world {world}"
     _print_failures(record, command)
     page = report or bundle.absolute().with_name(f"{bundle.absolute().name}.gate.html")
-    _report(gate, page, loaded, record, run, command)
+    _report(gate, page, loaded, record, run, command, films=films)
     if compare is not None:
         theirs = _run(gate, chosen, seed, compare, jobs)
         other = load_bundle(compare)
@@ -161,10 +164,19 @@ def _print_failures(record: GateRecord, command: str) -> None:
 
 
 def _report(
-    gate: Any, page: Path, bundle: Bundle, record: GateRecord, run: Any, command: str
+    gate: Any,
+    page: Path,
+    bundle: Bundle,
+    record: GateRecord,
+    run: Any,
+    command: str,
+    *,
+    films: bool,
 ) -> None:
     make = partial(gate.controller_of, bundle.path)
-    missing = room("sim.report").write_report(page, bundle, record, run, make, command=command)
+    missing = room("sim.report").write_report(
+        page, bundle, record, run, make, command=command, films=films
+    )
     if missing is not None:
         err_console.print(f"no films in the report: {escape(missing)}")
     out_console.print(f"report: {page}")

@@ -112,7 +112,7 @@ def test_the_difference_names_episodes_that_ended_otherwise() -> None:
         "tick_us": {"p50": 50.0, "p99": 90.0, "p100": 100.0},
     }
     latency = {"commands": 40, "p50": 900.0, "p90": 1e3, "p99": 2000.0, "p100": 2500.0}
-    results = {"latency_us": latency, "late": 2, "sensor_period_ms": 10.0}
+    results = {"latency_us": latency, "out_of_step": 2, "sensor_period_ms": 10.0}
     assert in_words(against, results) == [
         "outcome: 1 of 2 succeeded over ROS, 2 of 2 in lockstep",
         "episode 1: time limit over ROS, success in lockstep",
@@ -120,5 +120,6 @@ def test_the_difference_names_episodes_that_ended_otherwise() -> None:
         "return, ROS less lockstep: mean -3.25, from -6.50 to +0.00",
         "latency: from measurement to command p50 900 us, p99 2000 us, largest 2500 us over ROS; "
         "in lockstep no time passes, while a tick computes for p50 50 us, p99 90 us",
-        "2 of 40 commands came a sensor period (10 ms) or more late, which lockstep has none of",
+        "2 of 40 commands came after another sensor period (of 10 ms) than in lockstep: late, or "
+        "since a message was lost",
     ]

@@ -198,29 +198,28 @@ def test_without_rendering_the_page_says_so_and_is_written(
     page = out.read_text()
     check_whole(page)
     if missing is None:
-        assert "data:image/webp;base64," in page
+        assert "data:video/mp4;base64," in page
     else:
         assert missing.startswith("rendering is not there (")
         assert "No film: rendering is not there (" in page
 
 
-def test_a_film_is_an_animated_picture(ran: Ran) -> None:
+def test_a_film_is_an_mp4(ran: Ran) -> None:
     bundle, _, run, _, _ = ran
     film = film_apart(bundle.path, run.suite, run.seed, "nominal", 0)
-    if film.webp is None:
+    if film.mp4 is None:
         pytest.skip(film.missing or "")
-    assert film.webp[:4] == b"RIFF"
-    assert film.webp[8:12] == b"WEBP"
-    assert b"ANIM" in film.webp[:64]
+    assert film.mp4[4:8] == b"ftyp"
+    assert b"avc1" in film.mp4
 
 
 def test_a_film_that_is_there_is_shown_within_the_page(ran: Ran) -> None:
     bundle, record, run, make, command = ran
-    films = {"usual": Filmed(b"RIFF", None), "worst": Filmed(None, "no <screen>")}
+    films = {"usual": Filmed(b"film", None), "worst": Filmed(None, "no <screen>")}
     page = render_gate(
         facts_of(bundle, record, run, make, command=command),
         films,
     )
     check_whole(page)
-    assert 'src="data:image/webp;base64,UklGRg=="' in page
+    assert 'src="data:video/mp4;base64,ZmlsbQ=="' in page
     assert "No film: no &lt;screen&gt;" in page

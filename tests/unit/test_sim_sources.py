@@ -5,7 +5,10 @@ import pytest
 import yaml
 from rosbags.typesys import Stores, get_typestore
 
+from iql_ros.controller import Controller
 from iql_ros.errors import ContractError
+from iql_ros.wire import make_types
+from sim.loop import Trial
 from sim.world import load_world
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
@@ -248,3 +251,18 @@ def test_a_model_that_mujoco_refuses_is_told(make, tmp_path):
     (tmp_path / "model.xml").write_text("<mujoco><nonsense/></mujoco>")
     with pytest.raises(ContractError, match=r"model .* cannot be compiled"):
         load_world(tmp_path / "world.yaml")
+
+
+def test_a_controller_of_a_fixed_rate_ticks_once_a_step(make):
+    world = make()
+
+    def policy(observation):
+        return np.array([0.5, 0.0], np.float32)
+
+    controller = Controller(world.contract, policy, make_types({}), clock=lambda: 0.0)
+    episode = Trial(world, controller).run(0)
+    assert episode.outcome.success
+    assert len(episode.trace.t_s) == episode.outcome.steps + 1
+    np.testing.assert_allclose(np.diff(episode.trace.t_s), 0.1, atol=1e-3)  # arrival gaps
+    assert set(episode.statuses) == {"ok"}
+    assert (episode.limit_violations, episode.slew_violations) == (0, 0)
