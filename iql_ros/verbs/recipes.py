@@ -97,9 +97,9 @@ RECIPES: Mapping[str, Recipe] = {
                     *("--set", "learning_rate=0.001"),
                 ],
                 "iql": [
-                    *("--steps", "12000", "--set", "hidden=[128,128]"),
+                    *("--steps", "10000", "--set", "hidden=[128,128]"),
                     *("--set", "learning_rate=0.001", "--set", "discount=0.95"),
-                    *("--set", "expectile=0.8", "--set", "inverse_temperature=3"),
+                    *("--set", "expectile=0.8", "--set", "inverse_temperature=2"),
                 ],
             },
             judged=100,

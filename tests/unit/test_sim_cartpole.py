@@ -36,13 +36,14 @@ def test_the_cart_accelerates_as_newton_has_it():
     world = load_world("cartpole")
     stand(world, 0.0, math.pi)
     push(world, 2.0, 1)
-    # Force over cart, rotor and pole, less what the pole swings out of the way:
-    # a = F / (M - (m l)^2 / J), with M = 0.94 + 0.133 + 0.230 kg.
+    # Cart, rotor and pole, less what the pole swings out of the way: M - (m l)^2 / J.
     swings = (MOMENT / 9.81) ** 2 / INERTIA
-    expected = 2.0 / (0.94 + 0.133 + 0.230 - swings)
-    passed_s = 0.015  # from the decision, at the first reading, to the fourth
-    # 10 %: friction grows with speed
-    assert world.data.qvel[0] == pytest.approx(expected * passed_s, rel=0.1)
+    mass = 0.94 + 0.133 + 0.230 - swings
+    passed_s = 0.035  # from the decision, at the first reading, to the eighth
+    friction = 5.4
+    expected = 2.0 / friction * (1 - math.exp(-friction * passed_s / mass))
+    # 2 %: the pole has begun to swing
+    assert world.data.qvel[0] == pytest.approx(expected, rel=0.02)
 
 
 def test_the_motor_gives_no_more_than_it_can():
@@ -72,7 +73,7 @@ def test_running_into_a_buffer_fails_and_costs():
     world = load_world("cartpole")
     run = fly(world, lambda fields: np.array([6.0]), 0)
     assert run.ending == "failure"
-    assert -200.0 < run.total_reward < -100.0
+    assert -100.0 < run.total_reward < -30.0
 
 
 def test_swinging_up_well_succeeds_and_hanging_does_not():
