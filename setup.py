@@ -104,7 +104,7 @@ setup(
     ),
     package_data={
         "iql_ros": ["py.typed", "robots/*.yaml"],
-        "sim": ["models/*.xml", "scenarios/*.yaml"],
+        "sim": ["models/*.xml", "worlds/*.yaml", "worlds/*.py", "scenarios/*.yaml"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

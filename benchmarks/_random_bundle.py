@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from iql_ros.bundle import Bundle
-from iql_ros.bundles.format import Provenance
+from iql_ros.bundles.format import Provenance, Support
 from iql_ros.bundles.writing import save_bundle
 from iql_ros.contract import Contract
 from training.export import export_graph, golden_observations, golden_pairs
@@ -17,7 +17,7 @@ from training.learning.networks import DeployedPolicy
 
 
 def write_random_bundle(
-    out: Path, contract: Contract, config: TrainConfig
+    out: Path, contract: Contract, config: TrainConfig, support: Support | None = None
 ) -> tuple[Bundle, DeployedPolicy]:
     """Writes the bundle of an untrained policy; returns it, and the policy in torch."""
     size = contract.observation_size
@@ -34,6 +34,6 @@ def write_random_bundle(
             dataset_digest=None, run="bench", algorithm="iql", seed=0, steps=0, versions={}
         ),
         metrics={},
-        support=None,
+        support=support,
     )
     return bundle, policy

@@ -188,7 +188,7 @@ def await_answer(driver: Driver, name: str) -> None:
 @contextmanager
 def controller(bundle: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The node, active, in a process of its own."""
-    options = ["--mode", "active", "--", "-p", "backend:=onnx"]
+    options = ["--mode", "active", "--allow-ungated", "--", "-p", "backend:=onnx"]
     command = [sys.executable, "-m", "iql_ros.cli", "run", str(bundle), *options]
     with running(command, {**os.environ, "ROS_HOME": str(folder)}) as process:
         yield process

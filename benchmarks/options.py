@@ -24,13 +24,14 @@ import torch
 
 from benchmarks._report import progress, report
 from iql_ros.contract import load_contract
+from iql_ros.contracts.safety import Safety
 from iql_ros.controller import Controller
 from iql_ros.files import write_text
 from iql_ros.statistics import difference_interval, wilson_interval
 from iql_ros.wire import make_types
-from sim.loop import controller_pilot, run_episodes
+from sim.loop import run_episodes
 from sim.record import record
-from sim.world import ArmWorld
+from sim.world import load_world
 from training.conversion.convert import convert
 from training.learning.config import TrainConfig, load_config
 from training.learning.run import Run
@@ -162,9 +163,10 @@ def drive(run: Run, episodes: int) -> list[Any]:
         with torch.no_grad():
             return run.policy(torch.from_numpy(observation)[None])[0].numpy()
 
-    contract = load_contract(ROBOT)
+    # Policies are compared, not what stops them: no check, for which a run has no statistics.
+    contract = load_contract(ROBOT).model_copy(update={"safety": Safety()})
     controller = Controller(contract, policy, make_types({}))
-    return run_episodes(ArmWorld(seed=WORLD_SEED), controller_pilot(controller), range(episodes))
+    return run_episodes(load_world(ROBOT, WORLD_SEED), controller, range(episodes))
 
 
 def summary(trials: list[dict[str, Any]], default: list[dict[str, Any]]) -> dict[str, Any]:

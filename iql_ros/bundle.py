@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from iql_ros.bundles.folder import check_listing, read_bounded
 from iql_ros.bundles.format import (
     BUNDLE_FILE,
-    FORMAT,
     GATE_FILE,
     GOLDEN_FILE,
     POLICY_FILE,
@@ -26,9 +22,9 @@ from iql_ros.bundles.format import (
     Manifest,
     io_of,
     parse_manifest,
-    seal,
     unseal,
 )
+from iql_ros.bundles.gate_record import GateRecord, parse_gate
 from iql_ros.bundles.golden import Golden, unpack_golden
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError, ContractError
@@ -44,7 +40,8 @@ class Bundle:
         path: the folder it was read from.
         digest: SHA-256 of `bundle.json`'s content, and so of all but the gate record.
         policy: the bytes of `policy.onnx`.
-        gate: the record of the simulation gate, if there is one.
+        gate: the record of a simulation gate, if there is one. Whether it is this bundle's, and
+            passed, is for `iql_ros.bundles.gate_record.why_not` to say.
         gate_digest: SHA-256 of the content of `gate.json`.
         signature: the content of `signature.json`, not yet checked; see `iql_ros.bundles.signing`.
     """
@@ -55,7 +52,7 @@ class Bundle:
     contract: Contract = field(repr=False)
     policy: bytes = field(repr=False)
     golden: Golden = field(repr=False)
-    gate: Mapping[str, Any] | None = field(repr=False)
+    gate: GateRecord | None = field(repr=False)
     gate_digest: str | None = field(repr=False)
     signature: bytes | None = field(repr=False)
 
@@ -75,8 +72,10 @@ def load_bundle(path: str | Path) -> Bundle:
     contract = _embedded_contract(manifest, where)
     policy = _read_recorded(path / POLICY_FILE, manifest)
     golden = _read_recorded(path / GOLDEN_FILE, manifest)
-    gate_digest, gate = _read_gate(path / GATE_FILE, digest)
-    signature = path / SIGNATURE_FILE
+    gate_file, signature = path / GATE_FILE, path / SIGNATURE_FILE
+    gate_digest, gate = (
+        parse_gate(read_bounded(gate_file), str(gate_file)) if gate_file.exists() else (None, None)
+    )
     return Bundle(
         path=path,
         digest=digest,
@@ -88,18 +87,6 @@ def load_bundle(path: str | Path) -> Bundle:
         gate_digest=gate_digest,
         signature=read_bounded(signature) if signature.exists() else None,
     )
-
-
-def save_gate(bundle: Bundle, record: Mapping[str, Any]) -> None:
-    """Adds the gate's record to a bundle's folder, bound to that bundle's digest.
-
-    Args:
-        record: a JSON object; `format` and `bundle_digest` are added.
-    """
-    document = {"format": FORMAT, "bundle_digest": bundle.digest, **record}
-    draft = bundle.path.with_name(f".{bundle.path.name}.{os.getpid()}.gate")
-    draft.write_bytes(seal(document))
-    draft.replace(bundle.path / GATE_FILE)
 
 
 def _read_recorded(file: Path, manifest: Manifest) -> bytes:
@@ -138,15 +125,3 @@ def _embedded_contract(manifest: Manifest, where: str) -> Contract:
             f"{size} observations: export the bundle again"
         )
     return contract
-
-
-def _read_gate(file: Path, digest: str) -> tuple[str | None, Mapping[str, Any] | None]:
-    if not file.exists():
-        return None, None
-    gate_digest, record = unseal(read_bounded(file), str(file))
-    if record.get("bundle_digest") != digest:
-        raise BundleError(
-            f"{file} was made for bundle {record.get('bundle_digest')!r:.20}, this is "
-            f"{digest[:16]}…: run `iql-ros gate` again"
-        )
-    return gate_digest, record

@@ -28,7 +28,9 @@ from iql_ros.verbs.bundle import sign_command, verify_command
 from iql_ros.verbs.compile import compile_command, engines_command
 from iql_ros.verbs.dataset import dataset_app
 from iql_ros.verbs.evaluate import compare_command, evaluate_command
+from iql_ros.verbs.gate import gate_command
 from iql_ros.verbs.inspect import inspect_command
+from iql_ros.verbs.recipes import RECIPES
 from iql_ros.verbs.sweep import sweep_command
 from iql_ros.verbs.terminal import bar, err_console, out_console, resumable, room
 
@@ -46,6 +48,7 @@ app.command("compile")(compile_command)
 app.command("engines")(engines_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
+app.command("gate")(gate_command)
 app.command("verify")(verify_command)
 app.command("sign")(sign_command)
 app.command("sweep")(sweep_command)
@@ -127,17 +130,33 @@ def _derivation(field: Any) -> str:
 @app.command()
 def record(
     out: Annotated[Path, typer.Option(help="folder for the bags")],
+    robot: Annotated[
+        str, typer.Option(help="a shipped robot, or a world file that names its operators")
+    ] = "arm6",
     episodes: Annotated[int, typer.Option(min=1)] = 100,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = os.cpu_count() or 1,
+    bundle: Annotated[
+        Path | None, typer.Option(help="a bundle drives, in place of scripted operators")
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(help="with --bundle: one of the suite that is named like the robot")
+    ] = "nominal",
 ) -> None:
-    """Records rosbag2 logs of the simulated arm under scripted, mixed-quality control.
+    """Records rosbag2 logs of a simulated robot under scripted, mixed-quality control.
 
     Bags that are already there are kept, so an interrupted recording goes on.
 
-    Example: `iql-ros record --episodes 200 --out logs`
+    Example: `iql-ros record --robot diffbot --episodes 200 --out logs`
+
+    Example: `iql-ros record --bundle bundle --scenario push --out more_logs` (docs/improving.md)
     """
     recorder = room("sim.record")
+    driver = None
+    if bundle is not None:
+        scenarios = room("sim.scenarios")
+        suite = scenarios.load_suite(scenarios.default_suite(robot))
+        driver = recorder.Driver(bundle.absolute(), scenario, suite.only(scenario))
     with resumable(), bar("recording") as shown:
         task = shown.add_task("recording", total=episodes)
         recording = recorder.record(
@@ -146,13 +165,14 @@ def record(
             seed,
             jobs=jobs,
             progress=lambda done, _: shown.update(task, completed=done),
+            world=robot,
+            driver=driver,
         )
     results = [asdict(result) for result in recording.results]
     write_text(out / "summary.json", json.dumps({"seed": seed, "episodes": results}) + "\n")
-    reached = sum(result.success for result in recording.results)
+    succeeded = sum(result.success for result in recording.results)
     out_console.print(
-        f"{len(recording.bags)} bags in {out}: {reached} of {len(results)} episodes reached "
-        f"the target"
+        f"{len(recording.bags)} bags in {out}: {succeeded} of {len(results)} episodes succeeded"
     )
 
 
@@ -304,10 +324,14 @@ def run(
         float, typer.Option(min=0.0, max=1.0, help="share of the way to the policy's command")
     ] = 1.0,
     sim_time: Annotated[bool, typer.Option("--sim-time", help="take time from /clock")] = False,
+    allow_ungated: Annotated[
+        bool, typer.Option("--allow-ungated", help="move although the simulation gate says no")
+    ] = False,
 ) -> None:
     """Runs the controller node without `ros2 launch`: configured and activated at once.
 
-    In shadow mode commands go to `<topic>/shadow`. More arguments go to ROS:
+    In shadow mode commands go to `<topic>/shadow`. In active mode, outside simulation, the bundle
+    must have passed `iql-ros gate`. More arguments go to ROS:
     `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel -p executor:=events`.
 
     Example: `iql-ros run bundle --mode active --contract robot.yaml`
@@ -317,6 +341,7 @@ def run(
     node = room("iql_ros.nodes.controller")
     parameters: dict[str, object] = {"bundle": bundle, "mode": mode, "speed": speed}
     parameters["use_sim_time"] = str(sim_time).lower()
+    parameters["allow_ungated"] = str(allow_ungated).lower()
     if contract is not None:
         parameters["contract"] = contract
     arguments = [part for k, v in parameters.items() for part in ("-p", f"{k}:={v}")]
@@ -326,19 +351,30 @@ def run(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="folder for everything it makes")] = Path("runs/demo"),
+    robot: Annotated[
+        str, typer.Option(help=f"which simulated robot: {', '.join(RECIPES)}")
+    ] = "arm6",
+    out: Annotated[
+        Path | None, typer.Option(help="folder for everything it makes [default: runs/demo...]")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="begin again from nothing")] = False,
 ) -> None:
-    """The whole way on a simulated arm: logs, dataset, BC and IQL, bundles, closed loop over ROS.
+    """The whole way of a simulated robot: logs, dataset, BC and IQL, bundles, one table, the gate.
 
-    What is finished is kept, so an interrupted demo goes on where it was.
+    What is finished is kept, so an interrupted demo goes on where it was. The exit code is 2 if the
+    policy does not pass its gate.
 
-    Example: `iql-ros demo --out runs/demo`
+    Example: `iql-ros demo --robot diffbot`
     """
     from iql_ros.verbs.demo import run_demo
 
+    if robot not in RECIPES:
+        raise IqlRosError(f"--robot {robot!r} has no demo: there are {', '.join(RECIPES)}")
+    recipe = RECIPES[robot]
     with resumable():
-        run_demo(out, fresh=fresh)
+        passed = run_demo(recipe, recipe.out if out is None else out, fresh=fresh)
+    if not passed:
+        raise typer.Exit(2)
 
 
 def _version(value: bool) -> None:

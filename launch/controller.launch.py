@@ -36,6 +36,12 @@ ARGUMENTS = [
         description="shadow computes and reports commands; active publishes them: the robot moves.",
     ),
     DeclareLaunchArgument(
+        "allow_ungated",
+        default_value="false",
+        choices=["true", "false"],
+        description="Move the robot although the bundle has not passed its simulation gate.",
+    ),
+    DeclareLaunchArgument(
         "policy_speed",
         default_value="1.0",
         description="Share of the way from rest to the policy's command, 0 to 1; may be changed "
@@ -86,6 +92,9 @@ def generate_launch_description() -> LaunchDescription:
             {
                 "bundle": ParameterValue(LaunchConfiguration("bundle"), value_type=str),
                 "mode": ParameterValue(LaunchConfiguration("mode"), value_type=str),
+                "allow_ungated": ParameterValue(
+                    LaunchConfiguration("allow_ungated"), value_type=bool
+                ),
                 "speed": ParameterValue(LaunchConfiguration("policy_speed"), value_type=float),
                 "executor": ParameterValue(LaunchConfiguration("executor"), value_type=str),
                 "use_sim_time": ParameterValue(
@@ -121,8 +130,16 @@ def generate_launch_description() -> LaunchDescription:
             entities=[LogInfo(msg="iql_controller refused to configure: its last error says why.")],
         )
     )
+    forbidden = RegisterEventHandler(
+        OnStateTransition(
+            target_lifecycle_node=node,
+            start_state="activating",
+            goal_state="inactive",
+            entities=[LogInfo(msg="iql_controller refused to activate: its last error says why.")],
+        )
+    )
     # Handlers before the node, so that they miss none of its events.
-    return LaunchDescription([*ARGUMENTS, configure, activate, refused, node])
+    return LaunchDescription([*ARGUMENTS, configure, activate, refused, forbidden, node])
 
 
 def _request(node: LifecycleNode, transition: int) -> EmitEvent:

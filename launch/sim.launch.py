@@ -21,6 +21,14 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 ARGUMENTS = [
     DeclareLaunchArgument(
+        "world", default_value="arm6", description="World file, or the name of a shipped world."
+    ),
+    DeclareLaunchArgument(
+        "compare_with",
+        default_value="",
+        description="Bundle to play the same episodes with in lockstep at the end; empty: none.",
+    ),
+    DeclareLaunchArgument(
         "speed", default_value="1.0", description="Simulated seconds per second of real time."
     ),
     DeclareLaunchArgument(
@@ -37,6 +45,12 @@ ARGUMENTS = [
         default_value="active",
         choices=["shadow", "active"],
         description="active moves the simulated robot; shadow only reports commands.",
+    ),
+    DeclareLaunchArgument(
+        "allow_ungated",
+        default_value="false",
+        choices=["true", "false"],
+        description="Without use_sim_time: move although the simulation gate has not been passed.",
     ),
     DeclareLaunchArgument(
         "policy_speed",
@@ -78,6 +92,7 @@ ARGUMENTS = [
 CONTROLLER_ARGUMENTS = [
     "bundle",
     "mode",
+    "allow_ungated",
     "policy_speed",
     "executor",
     "use_sim_time",
@@ -101,6 +116,8 @@ def generate_launch_description() -> LaunchDescription:
             {
                 "speed": ParameterValue(LaunchConfiguration("speed"), value_type=float),
                 "episodes": ParameterValue(LaunchConfiguration("episodes"), value_type=int),
+                "world": ParameterValue(LaunchConfiguration("world"), value_type=str),
+                "bundle": ParameterValue(LaunchConfiguration("compare_with"), value_type=str),
                 "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int),
                 "results": ParameterValue(LaunchConfiguration("results"), value_type=str),
             }

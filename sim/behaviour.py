@@ -10,18 +10,19 @@ move by what came of it does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.task import HOME
-from sim.world import JOINTS, MODEL, STEP_S, Reading
+from sim.world import World
 
-SPEED_LIMIT = 1.0  # rad/s, the limits and slew of the contract
-SLEW_LIMIT = 12.0  # rad/s^2
+MODEL = Path(__file__).parent / "models" / "arm6.xml"
+JOINTS = 6
+HOME = np.array([0.0, 0.2, 1.6, -0.23, -1.57, 0.0])  # rad: the tool points down, 0.55 m ahead
 HOVER = np.array([-0.06, 0.0, 0.16])  # m, from the target to where the wary stop
 
 Array = NDArray[np.float64]
@@ -56,29 +57,32 @@ OPERATORS = {
 class Behaviour:
     """One operator at work for one episode: a pilot (see `sim.loop`)."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        """Draws the operator who is on duty from `rng`."""
+    def __init__(self, rng: np.random.Generator, world: World) -> None:
+        """Draws the operator who is on duty from `rng`; the limits are those of the contract."""
         self._rng = rng
+        contract = world.contract
+        self._low, self._high = contract.action_low, contract.action_high
+        self._change = contract.action_slew * world.step_s
         self._arm = Arm()
         names = list(OPERATORS)
         shares = np.array([OPERATORS[name].share for name in names])
         self._operator = OPERATORS[names[rng.choice(len(names), p=shares / shares.sum())]]
-        self._command = np.zeros(len(JOINTS))
+        self._command = np.zeros(JOINTS)
         self._steps_left = 0
 
-    def __call__(self, readings: Sequence[Reading]) -> Array:
-        """The joint velocities (6,), rad/s, for the period that follows the readings."""
-        reading = readings[-1]
+    def __call__(self, fields: Mapping[str, Array]) -> Array:
+        """The joint velocities (6,), rad/s, for the step that begins."""
         if self._steps_left == 0:
             self._take_up_intent()
         self._steps_left -= 1
-        wanted = self._signs * self._arm.towards(reading.q, self._goal(reading), self._speed)
-        wanted = wanted + self._shake + self._rng.normal(0.0, self._operator.noise, len(JOINTS))
+        wanted = self._signs * self._arm.towards(
+            fields["q"], self._goal(fields["goal"]), self._speed
+        )
+        wanted = wanted + self._shake + self._rng.normal(0.0, self._operator.noise, JOINTS)
         if self._intent == "let_go":
-            wanted = np.zeros(len(JOINTS))
-        change = SLEW_LIMIT * STEP_S
-        wanted = np.clip(wanted, self._command - change, self._command + change)
-        self._command = np.clip(wanted, -SPEED_LIMIT, SPEED_LIMIT)
+            wanted = np.zeros(JOINTS)
+        wanted = np.clip(wanted, self._command - self._change, self._command + self._change)
+        self._command = np.clip(wanted, self._low, self._high)
         return self._command
 
     def _take_up_intent(self) -> None:
@@ -91,16 +95,16 @@ class Behaviour:
         self._steps_left = int(rng.integers(2, 9))
         self._speed = rng.uniform(*operator.speed)
         self._detour = rng.normal(0.0, 0.15, 3)
-        reverse = (self._intent == "reverse") * (rng.random(len(JOINTS)) < Arm.POSITIONING / 2)
+        reverse = (self._intent == "reverse") * (rng.random(JOINTS) < Arm.POSITIONING / 2)
         self._signs = 1.0 - 2.0 * reverse
         self._shake = (self._intent == "shake") * rng.normal(0.0, 0.4 * Arm.POSITIONING)
 
-    def _goal(self, reading: Reading) -> Array:
+    def _goal(self, target: Array) -> Array:
         if self._intent == "hover":
-            return reading.target + HOVER
+            return target + HOVER
         if self._intent == "stray":
-            return reading.target + self._detour
-        return reading.target
+            return target + self._detour
+        return target
 
 
 class Arm:
@@ -116,7 +120,7 @@ class Arm:
         self._model = mujoco.MjModel.from_xml_path(str(MODEL))
         self._data = mujoco.MjData(self._model)
         self._site = self._model.site("tcp").id
-        self._jacobian = np.zeros((3, len(JOINTS)))
+        self._jacobian = np.zeros((3, JOINTS))
 
     def position(self, q: Array) -> Array:
         """Position of the tool's tip at joint angles `q` (6,), shape (3,), m."""

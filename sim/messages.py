@@ -1,4 +1,4 @@
-"""Readings as ROS messages and commands back: the simulator's side of the wire.
+"""The simulator's side of the wire: measurements to payloads, payloads to actuators.
 
 Recorder, lockstep loop and ROS node all use these bytes, so what a policy meets in one of
 them is what it meets in the others.
@@ -6,100 +6,173 @@ them is what it meets in the others.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from iql_ros.errors import LogError
+from iql_ros.contract import Contract
+from iql_ros.contracts.paths import component_labels
+from iql_ros.control.outputs import Output
+from iql_ros.errors import ContractError, LogError
 from iql_ros.wire import Reader, Writer, make_types
-from sim.world import JOINTS, Reading
+from sim.expressions import Expression
+from sim.sources import Source
+from sim.world_file import TopicSource, WorldFile
 
-SECOND_NS = 1_000_000_000
-FRAME = "base_link"
-COMMAND = "command"  # alias of the topic that takes commands
-
-# Messages of one instant arrive one after the other; the joint states, which trigger the
-# controller's step, come last.
-ARRIVAL_GAP_NS = 50_000
-
-_TYPES = make_types({})
-_STAMP = ["header.stamp.sec", "header.stamp.nanosec"]
-_JOINTS = Writer(
-    _TYPES,
-    "sensor_msgs/msg/JointState",
-    [*_STAMP, "position[0:6]", "velocity[0:6]", "effort[0:6]"],
-    {"name": list(JOINTS)},
-)
-_TCP = Writer(
-    _TYPES,
-    "geometry_msgs/msg/PoseStamped",
-    [*_STAMP, "pose.position.{x,y,z}", "pose.orientation.{x,y,z,w}"],
-    {"header.frame_id": FRAME},
-)
-_TARGET = Writer(
-    _TYPES,
-    "geometry_msgs/msg/PointStamped",
-    [*_STAMP, "point.{x,y,z}"],
-    {"header.frame_id": FRAME},
-)
-_EPISODE = Writer(_TYPES, "std_msgs/msg/Int32", ["data"])
-_CLOCK = Writer(_TYPES, "rosgraph_msgs/msg/Clock", ["clock.sec", "clock.nanosec"])
-_COMMAND_TYPE = "std_msgs/msg/Float64MultiArray"
-_COMMAND_WRITER = Writer(_TYPES, _COMMAND_TYPE, ["data[0:6]"])
-_COMMAND_READER = Reader(_TYPES, _COMMAND_TYPE, ["data[0:6]"])
+Array = NDArray[np.float64]
+BLOCK = 64  # messages
 
 
-class Message(NamedTuple):
-    """One message: its topic's alias in the contract, when it arrives (ns), its CDR bytes."""
+class Sensor:
+    """Measures and writes one topic.
 
-    alias: str
-    arrival_ns: int
-    payload: bytes
-
-
-def encode(reading: Reading, announce: bool) -> list[Message]:
-    """The messages of one instant, in the order of their arrival.
-
-    Args:
-        reading: what the sensors say.
-        announce: also say which episode this is and where its target lies.
+    Attributes:
+        every: a message at every n-th sensor period.
+        width: how many values a message holds, W.
+        spread: standard deviation of the noise of each, shape (W,).
     """
-    stamp = np.array(divmod(reading.t_ns, SECOND_NS), dtype=np.float64)
-    payloads = []
-    if announce:
-        payloads = [
-            ("episode", _EPISODE.write(np.array([float(reading.episode)]))),
-            ("target", _TARGET.write(np.concatenate([stamp, reading.target]))),
+
+    def __init__(self, contract: Contract, alias: str, file: WorldFile, source: Source) -> None:
+        """Compiles the writer.
+
+        Raises:
+            ContractError: a path does not fit the message type, or noise is of no part.
+        """
+        said = file.topics.get(alias, TopicSource())
+        types, msgtype = make_types(contract.definitions), contract.topics[alias].type
+        paths = [part.path for part in source.parts]
+        self._writer = Writer(types, msgtype, paths, source.constants)
+        widths = [len(component_labels(path)) for path in paths]
+        ends = np.cumsum([0, *widths]).tolist()
+        self._reads = [
+            (part.read, slice(first, end))
+            for part, first, end in zip(source.parts, ends[:-1], ends[1:], strict=True)
         ]
-    pose = np.concatenate([stamp, reading.tcp, reading.tcp_rotation])
-    joints = np.concatenate([stamp, reading.q, reading.dq, reading.effort])
-    payloads += [("tcp", _TCP.write(pose)), ("joints", _JOINTS.write(joints))]
-    return [
-        Message(alias, reading.t_ns + i * ARRIVAL_GAP_NS, payload)
-        for i, (alias, payload) in enumerate(payloads)
-    ]
+        self.every = said.every
+        self.width = sum(widths)
+        unknown = set(said.noise) - {part.name for part in source.parts}
+        if unknown:
+            raise ContractError(
+                f"world {file.world!r}, topics.{alias}.noise names {', '.join(sorted(unknown))}: "
+                f"there are {', '.join(part.name for part in source.parts)}"
+            )
+        spread = [said.noise.get(part.name, 0.0) for part in source.parts]
+        self.spread = np.repeat(spread, widths)
+        self._row = np.zeros(self.width)
+        self.begin(np.random.default_rng(), 1.0, None)
+
+    def begin(self, rng: np.random.Generator, noise: float, bias: Array | None) -> None:
+        """Begins an episode.
+
+        Args:
+            rng: of the noise, this topic's own.
+            noise: scales it.
+            bias: added to the values, shape (W,).
+        """
+        self._rng, self._scale, self._bias = rng, noise * self.spread, bias
+        self._is_exact = bias is None and not self._scale.any()
+        self._errors: Iterator[Array] = iter(())
+
+    def measure(self, t_ns: int) -> bytes:
+        """The message of this instant."""
+        row = self._row
+        for read, part in self._reads:
+            row[part] = read()
+        if not self._is_exact:
+            row += self._error()
+        return self._writer.write(row, t_ns)
+
+    def _error(self) -> Array:
+        error = next(self._errors, None)
+        if error is None:  # drawn for many messages at once: one at a time takes 4 us each
+            errors = self._scale * self._rng.standard_normal((BLOCK, self.width))
+            if self._bias is not None:
+                errors += self._bias
+            self._errors = iter(errors)
+            error = next(self._errors)
+        return error
 
 
-def encode_clock(t_ns: int) -> bytes:
-    """rosgraph_msgs/msg/Clock."""
-    return _CLOCK.write(np.array(divmod(t_ns, SECOND_NS), dtype=np.float64))
+class Commands:
+    """Reads command topics, and turns an action into controls of the model.
 
-
-def encode_command(command: NDArray[np.float64]) -> bytes:
-    """std_msgs/msg/Float64MultiArray of joint velocities (6,), rad/s."""
-    return _COMMAND_WRITER.write(command)
-
-
-def decode_command(payload: bytes | memoryview) -> NDArray[np.float64]:
-    """Joint velocities (6,), rad/s, of a std_msgs/msg/Float64MultiArray.
-
-    Raises:
-        LogError: it does not hold six finite numbers.
+    Attributes:
+        columns: by topic alias, the action components that it carries.
     """
-    command = _COMMAND_READER.read(payload)
-    if command is None:
-        raise LogError(f"a command must hold 6 numbers: {_COMMAND_READER.why_absent(payload)}")
-    if not np.isfinite(command).all():
-        raise LogError(f"a command must be finite, this one is {command}")
-    return command
+
+    def __init__(
+        self, file: WorldFile, contract: Contract, model: mujoco.MjModel, adapted: bool
+    ) -> None:
+        """Finds an actuator for everything that is commanded.
+
+        Args:
+            adapted: an adapter drives the actuators.
+
+        Raises:
+            ContractError: an actuator of the model is commanded by nothing.
+        """
+        types = make_types(contract.definitions)
+        self._outputs = {alias: Output(contract, types, alias) for alias in contract.outputs}
+        self._readers, self.columns = {}, {}
+        for alias in contract.outputs:
+            actions = [action for action in contract.actions if action.topic == alias]
+            paths = [action.path for action in actions]
+            self._readers[alias] = Reader(types, contract.topics[alias].type, paths)
+            names = [name for action in actions for name in contract.components(action.name)]
+            self.columns[alias] = np.array([contract.action_names.index(name) for name in names])
+        self._names = contract.action_names
+        self._expressions = [] if adapted else _drives(file, contract, model)
+
+    def read(self, alias: str, payload: bytes) -> tuple[NDArray[np.intp], Array]:
+        """Which action components a message commands, and their values.
+
+        Raises:
+            LogError: it lacks one.
+        """
+        reader = self._readers[alias]
+        values = reader.read(payload)
+        if values is None:
+            raise LogError(f"a command on {alias!r} is incomplete: {reader.why_absent(payload)}")
+        return self.columns[alias], values
+
+    def write(self, t_ns: int, action: Array) -> dict[str, bytes]:
+        """The messages that command an action, shape (A,), by topic alias."""
+        return {alias: output.write(t_ns, action) for alias, output in self._outputs.items()}
+
+    def actuate(self, action: Array, ctrl: Array) -> None:
+        """Sets the controls of the model, shape (nu,)."""
+        values = dict(zip(self._names, action.tolist(), strict=True))
+        for number, expression in self._expressions:
+            ctrl[number] = expression(values)
+
+
+def _drives(
+    file: WorldFile, contract: Contract, model: mujoco.MjModel
+) -> list[tuple[int, Expression]]:
+    """For each actuator its number and what drives it."""
+    names = contract.action_names
+    by_label = {
+        label: component
+        for action in contract.actions
+        for label, component in zip(
+            component_labels(action.path), contract.components(action.name), strict=True
+        )
+    }
+    actuators = [model.actuator(i).name for i in range(model.nu)]
+    owner = f"world {file.world!r}, actuators"
+    for name in file.actuators:
+        if name not in actuators:
+            raise ContractError(f"{owner}.{name}: the model has {', '.join(actuators) or 'none'}")
+    drives = []
+    for number, actuator in enumerate(actuators):
+        text = file.actuators.get(actuator, actuator)
+        text = text if text in names else by_label.get(text, text)
+        try:
+            drives.append((number, Expression(text, names, f"{owner}.{actuator}")))
+        except ContractError as error:
+            raise ContractError(
+                f"{error}; say which in the world file's `actuators`, or write an adapter"
+            ) from None
+    return drives

@@ -1,21 +1,21 @@
-"""The simulated arm as a ROS 2 node: the topics of the contract, paced on the wall clock.
+"""A simulated robot as a ROS 2 node: the topics of its contract, paced on the wall clock.
 
     python -m sim.node --ros-args -p episodes:=5 -p speed:=2.0 -p results:=results.json
 
-Nothing moves until the first command arrives. Then the episodes run one after the other, and
-a JSON file with their results and the latency from joint state to command is written.
+`world` is a world file or the name of a shipped world, by default the arm. Nothing moves until
+the first commands arrive. Then the episodes run one after the other, each beginning where the
+controller decides, as in lockstep; a JSON file has their results and the latency of commands. With
+`bundle` the same episodes then run in lockstep, and what differs is told (`sim.against_lockstep`).
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,164 +24,101 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
-from iql_ros.contract import Contract, load_contract
 from iql_ros.errors import IqlRosError, LogError
-from sim.messages import COMMAND, SECOND_NS, decode_command, encode, encode_clock
-from sim.task import Account, EpisodeResult
-from sim.world import JOINTS, READINGS_PER_STEP, SENSOR_NS, STEP_S, ArmWorld, Reading
+from iql_ros.files import write_text
+from iql_ros.nodes.types import message_class
+from iql_ros.nodes.wiring import qos_of
+from iql_ros.sampler import SECOND_NS
+from iql_ros.wire import Writer, make_types
+from sim.against_lockstep import compare, in_words
+from sim.pacing import Simulation, Stopped, domain, results_of
+from sim.world import Message, load_world
 
-ROBOT = "arm6"
-SILENCE_NS = 500_000_000  # simulated; an arm whose commands go silent stops, as drives do
-LARGEST_LAG_NS = 200_000_000  # a host this late gives up the lost time instead of racing after it
-STILL = np.zeros(len(JOINTS))
+CLOCK = "rosgraph_msgs/msg/Clock"
 
 
 class SimNode(Node):
-    """Publishes what the sensors say and holds the newest command."""
+    """Publishes what the sensors say, and takes commands.
 
-    def __init__(self, contract: Contract) -> None:
-        """Declares the parameters and creates the interfaces of `contract`."""
-        super().__init__("arm6_sim")
+    Attributes:
+        world: as the parameters `world` and `seed` say; commands go to it as they arrive.
+        periods: sensor periods that were published.
+        answered: of each command, how many had been published when it came.
+        latencies_us: from the newest sensor period to each command.
+    """
+
+    def __init__(self) -> None:
+        """Declares the parameters and creates the interfaces of the world's contract."""
+        super().__init__("simulator")
         self.episodes = self._parameter("episodes", 10)
         self.seed = self._parameter("seed", 0)
+        self.world_source = self._parameter("world", "arm6")
+        self.world = load_world(self.world_source, self.seed)
         self.speed = self._parameter("speed", 1.0)
         self.results = self._parameter("results", "")
         self.wait_s = self._parameter("wait_s", 30.0)
         for name in ("episodes", "speed", "wait_s"):
             if getattr(self, name) <= 0:
                 raise IqlRosError(f"parameter {name} is {getattr(self, name)}: must be above 0")
+        self.bundle = self._parameter("bundle", "")
         self.latencies_us: list[float] = []
-        self.command = STILL
-        self.command_topic = self.resolve_topic_name(contract.topics[COMMAND].topic)
-        self._command_ns: int | None = None
-        self._t_ns = 0
-        self._joints_published_ns = 0
-        self._time = self.create_publisher(_message_class("rosgraph_msgs/msg/Clock"), "/clock", 10)
+        self.answered: list[int] = []
+        self.periods = 0
+        self._published_ns = 0
+        contract = self.world.contract
+        self.command_topic = self.resolve_topic_name(contract.topics[contract.outputs[0]].topic)
+        self._clock_writer = Writer(make_types({}), CLOCK, ["clock.sec", "clock.nanosec"])
+        self._time = self.create_publisher(message_class(CLOCK), "/clock", 10)
         self._sensors: dict[str, Publisher[Any]] = {
-            alias: self.create_publisher(_message_class(topic.type), topic.topic, topic.qos.depth)
+            alias: self.create_publisher(
+                message_class(topic.type), topic.topic, qos_of(topic, ReliabilityPolicy.RELIABLE)
+            )
             for alias, topic in contract.topics.items()
-            if alias != COMMAND
+            if alias in self.world.sensors
         }
-        command = contract.topics[COMMAND]
-        self.create_subscription(
-            _message_class(command.type), command.topic, self._receive, command.qos.depth, raw=True
-        )
+        for alias in contract.outputs:
+            topic = contract.topics[alias]
+            self.create_subscription(
+                message_class(topic.type),
+                topic.topic,
+                partial(self._receive, alias),
+                qos_of(topic, ReliabilityPolicy.RELIABLE),
+                raw=True,
+            )
 
-    @property
-    def commanded(self) -> bool:
-        """Whether a command has ever arrived."""
-        return self._command_ns is not None
+    def refuse_company(self) -> None:
+        """Raises IqlRosError if somebody else publishes what the sensors say, or the time."""
+        for publisher in (self._time, *self._sensors.values()):
+            if self.count_publishers(publisher.topic_name) > 1:
+                raise IqlRosError(
+                    f"{publisher.topic_name} has another publisher: a robot or a second simulator "
+                    f"is in ROS domain {domain()}; set ROS_DOMAIN_ID to one that is free"
+                )
 
-    def publish(self, reading: Reading, announce: bool) -> None:
-        """Publishes clock and sensors, and drops a command that has become too old."""
-        self._t_ns = reading.t_ns
-        if self._command_ns is not None and self._t_ns - self._command_ns > SILENCE_NS:
-            self.command = STILL
-        self._time.publish(encode_clock(reading.t_ns))
-        for alias, _, payload in encode(reading, announce):
-            self._joints_published_ns = time.perf_counter_ns()  # the joint states come last
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publishes the clock and the messages of one sensor period, the trigger last."""
+        seconds, ns = divmod(self.world.t_ns, SECOND_NS)
+        self._time.publish(self._clock_writer.write(np.array([seconds, ns], np.float64)))
+        for alias, _, payload in messages:
+            self._published_ns = time.perf_counter_ns()
             self._sensors[alias].publish(payload)
+        self.periods += 1
 
-    def _receive(self, payload: bytes) -> None:
-        latency_ns = time.perf_counter_ns() - self._joints_published_ns
-        self.latencies_us.append(latency_ns / 1000)
+    def _receive(self, alias: str, payload: bytes) -> None:
+        latency_ns = time.perf_counter_ns() - self._published_ns
         try:
-            command = decode_command(payload)
+            self.world.command({alias: payload})
         except LogError as error:
             self.get_logger().error(f"{self.command_topic}: {error}", throttle_duration_sec=1.0)
             return
-        self.command = command
-        self._command_ns = self._t_ns
+        self.latencies_us.append(latency_ns / 1000)
+        self.answered.append(self.periods)
 
     def _parameter(self, name: str, default: Any) -> Any:
         return self.declare_parameter(name, default).value
-
-
-class Stopped(Exception):
-    """SIGINT or SIGTERM arrived."""
-
-
-class Simulation:
-    """Paces the world and judges the task."""
-
-    def __init__(self, node: SimNode, executor: SingleThreadedExecutor) -> None:
-        """Stands the arm at the start of episode 0."""
-        self._node = node
-        self._executor = executor
-        self._world = ArmWorld(node.seed)
-        self._period_ns = int(SENSOR_NS / node.speed)
-        self._due_ns = time.monotonic_ns()
-        self._stopping = False
-        self.results: list[EpisodeResult] = []
-
-    def stop(self, *_: object) -> None:
-        """Makes `run` raise Stopped soon; a signal handler."""
-        self._stopping = True
-
-    def run(self) -> None:
-        """Waits for the first command, then runs all episodes.
-
-        Raises:
-            IqlRosError: no command came in time.
-            Stopped: a signal arrived.
-        """
-        self._wait_for_command()
-        for episode in range(self._node.episodes):
-            self.results.append(self._run_episode(episode))
-
-    def _wait_for_command(self) -> None:
-        node = self._node
-        deadline = time.monotonic() + node.wait_s
-        node.get_logger().info(f"waiting for the first command on {node.command_topic}")
-        while not node.commanded:
-            if time.monotonic() > deadline:
-                raise IqlRosError(
-                    f"no command on {node.command_topic} within {node.wait_s:g} s: is the "
-                    f"controller active, not in shadow mode, and in ROS domain "
-                    f"{os.environ.get('ROS_DOMAIN_ID', '0')}?"
-                )
-            self._period(standing=True)
-        node.latencies_us.clear()  # the first command pays for discovery
-
-    def _run_episode(self, episode: int) -> EpisodeResult:
-        self._world.place(episode)
-        account = Account(episode, self._period(standing=True).distance, STEP_S)
-        result = None
-        while result is None:
-            result = account.add(self._period().distance)
-        outcome = "reached" if result.success else "not reached"
-        self._node.get_logger().info(
-            f"episode {episode}: {outcome} after {result.duration_s:.2f} s, "
-            f"return {result.total_reward:.1f}"
-        )
-        return result
-
-    def _period(self, standing: bool = False) -> Reading:
-        """Lets one control period pass; returns its last reading."""
-        for i in range(READINGS_PER_STEP):
-            self._wait_until_due()
-            reading = self._world.advance(STILL if standing else self._node.command)
-            self._node.publish(reading, announce=i == 0)
-        return reading
-
-    def _wait_until_due(self) -> None:
-        """Handles messages until the next sensor instant; every wait is bounded."""
-        self._due_ns += self._period_ns
-        self._executor.spin_once(timeout_sec=0)
-        while (left_ns := self._due_ns - time.monotonic_ns()) > 0:
-            if self._stopping:
-                raise Stopped
-            self._executor.spin_once(timeout_sec=min(left_ns / SECOND_NS, 0.1))
-        if self._stopping:
-            raise Stopped
-        if left_ns < -LARGEST_LAG_NS:
-            self._due_ns = time.monotonic_ns()
-            self._node.get_logger().warning(
-                f"the host is too slow for speed {self._node.speed:g}: lower it",
-                throttle_duration_sec=5.0,
-            )
 
 
 def main(args: list[str] | None = None) -> int:
@@ -190,18 +127,17 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
-        node = SimNode(load_contract(ROBOT))
+        node = SimNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        simulation = Simulation(node, executor)
+        simulation = Simulation(node, lambda seconds: executor.spin_once(timeout_sec=seconds))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, simulation.stop)
         try:
             simulation.run()
         except Stopped:
             node.get_logger().info("stopped by a signal")
-        if node.results:
-            write_results(Path(node.results), node, simulation.results)
+        tell(node, simulation)
     except IqlRosError as error:
         print(f"sim.node: {error}", file=sys.stderr)
         return 1
@@ -215,35 +151,17 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def write_results(path: Path, node: SimNode, results: Sequence[EpisodeResult]) -> None:
-    """Writes results and latencies as JSON, in one atomic replacement.
-
-    A latency counts from the newest joint state, so one above the sensor period (10 ms
-    divided by the speed) shows up reduced by whole periods.
-    """
-    latencies = np.array(node.latencies_us)
-    quantiles = {
-        f"p{percent}": round(float(np.percentile(latencies, percent)), 1)
-        for percent in (50, 90, 99, 100)
-        if latencies.size
-    }
-    content = {
-        "seed": node.seed,
-        "speed": node.speed,
-        "finished": len(results) == node.episodes,
-        "success_rate": float(np.mean([r.success for r in results])) if results else None,
-        "episodes": [asdict(result) for result in results],
-        "latency_us": {"commands": latencies.size, **quantiles},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=1))
-    unfinished.replace(path)
-
-
-def _message_class(msgtype: str) -> Any:
-    package, _, name = msgtype.split("/")
-    return getattr(importlib.import_module(f"{package}.msg"), name)
+def tell(node: SimNode, simulation: Simulation) -> None:
+    """Compares with lockstep if asked to, logs what differs, and writes the results."""
+    results = results_of(node, simulation)
+    if node.bundle and simulation.results:
+        node.get_logger().info("the same episodes in lockstep")
+        facts = compare(node.bundle, node.world_source, node.seed, simulation.results)
+        results["against_lockstep"] = facts
+        for line in in_words(facts, results):
+            node.get_logger().info(line)
+    if node.results:
+        write_text(Path(node.results), json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

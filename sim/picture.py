@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from sim.world import ArmWorld
+from sim.world import World, load_world
 
 WIDTH, HEIGHT = 800, 500
 
 
-def render(world: ArmWorld, camera: str = "overview") -> NDArray[np.uint8]:
+def render(world: World, camera: str = "overview") -> NDArray[np.uint8]:
     """The world as it stands, shape (HEIGHT, WIDTH, 3), RGB."""
     with mujoco.Renderer(world.model, HEIGHT, WIDTH) as renderer:
         renderer.update_scene(world.data, camera)
@@ -24,7 +24,7 @@ def render(world: ArmWorld, camera: str = "overview") -> NDArray[np.uint8]:
 
 def main(path: str) -> None:
     """Writes a picture of the arm at the start of an episode."""
-    imsave(Path(path), render(ArmWorld(seed=5)))
+    imsave(Path(path), render(load_world("arm6", seed=5)))
 
 
 if __name__ == "__main__":

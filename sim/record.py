@@ -1,4 +1,7 @@
-"""Records operators at work into rosbag2 files, as a robot's own recorder would.
+"""Records episodes into rosbag2 files, as a robot's own recorder would.
+
+Scripted operators drive, or a bundle in a scenario of the gate: what a policy did in simulation
+converts by the same contract, and is what the next one learns from.
 
 Bags appear under their final name only when they are whole, so a run that was interrupted
 is resumed by starting it again: bags that exist are kept.
@@ -6,28 +9,31 @@ is resumed by starting it again: bags that exist are kept.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
-from iql_ros.contract import Contract, load_contract
-from sim.behaviour import Behaviour
-from sim.loop import run_episode
-from sim.messages import encode, encode_command
-from sim.task import EpisodeResult
-from sim.world import ArmWorld, Reading
+from iql_ros.errors import ContractError
+from iql_ros.wire import make_types
+from sim.gate import controller_of
+from sim.judge import Outcome
+from sim.loop import Pilot, Trial, fly, obstacle_of
+from sim.scenarios import Scenario
+from sim.world import Message, World, load_world
+from sim.world_file import load_world_file
 
-ROBOT = "arm6"
 RESULTS = "results.json"
 
 START_NS = 1_760_000_000_000_000_000  # October 2025
@@ -40,11 +46,11 @@ class Recording:
     """Bags and how the episodes in them went."""
 
     bags: tuple[Path, ...]
-    results: tuple[EpisodeResult, ...]
+    results: tuple[Outcome, ...]
 
     @property
     def success_rate(self) -> float:
-        """Share of episodes that reached the target."""
+        """Share of episodes that succeeded."""
         return float(np.mean([result.success for result in self.results]))
 
     @property
@@ -60,8 +66,10 @@ def record(
     episodes_per_bag: int = 50,
     jobs: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    world: str = "arm6",
+    driver: Driver | None = None,
 ) -> Recording:
-    """Records `episodes` episodes of mixed operators, the same whatever the number of jobs.
+    """Records `episodes` episodes, the same whatever the number of jobs.
 
     Args:
         out: folder for the bags; made if absent. A bag in it that this call would write is
@@ -71,6 +79,8 @@ def record(
         episodes_per_bag: how many share a bag.
         jobs: processes to record bags with.
         progress: called with the episodes done and all episodes, after each bag.
+        world: a world file, or the name of a shipped world; it names its operators.
+        driver: who drives in their place.
     """
     if episodes < 1 or episodes_per_bag < 1:
         raise ValueError(
@@ -81,12 +91,14 @@ def record(
         range(first, min(first + episodes_per_bag, episodes))
         for first in range(0, episodes, episodes_per_bag)
     ]
-    bags = [out / f"{ROBOT}_seed{seed}_{n.start:05d}-{n.stop - 1:05d}" for n in shares]
+    name = load_world(world).file.world
+    name = name if driver is None else f"{name}_{driver.bundle.name}_{driver.scenario_name}"
+    bags = [out / f"{name}_seed{seed}_{n.start:05d}-{n.stop - 1:05d}" for n in shares]
     todo = [(bag, numbers) for bag, numbers in zip(bags, shares, strict=True) if not bag.exists()]
     done = episodes - sum(len(numbers) for _, numbers in todo)
     progress(done, episodes)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_record_bag, bag, n, seed): len(n) for bag, n in todo}
+        running = {pool.submit(_record_bag, world, bag, n, seed, driver): len(n) for bag, n in todo}
         try:
             for finished in as_completed(running):
                 finished.result()
@@ -98,67 +110,127 @@ def record(
     return Recording(tuple(bags), tuple(r for bag in bags for r in read_results(bag)))
 
 
-def read_results(bag: Path) -> list[EpisodeResult]:
+def read_results(bag: Path) -> list[Outcome]:
     """How the episodes in a recorded bag went."""
-    return [EpisodeResult(**entry) for entry in json.loads((bag / RESULTS).read_text())]
+    return [Outcome(**entry) for entry in json.loads((bag / RESULTS).read_text())]
 
 
-def _record_bag(bag: Path, episodes: range, seed: int) -> None:
+def _record_bag(source: str, bag: Path, episodes: range, seed: int, driver: Driver | None) -> None:
+    if driver is None:
+        world = load_world(source, seed)
+    else:
+        spec = obstacle_of(driver.scenario)
+        world = World(*load_world_file(source), seed, spec=spec)
+    world.t_ns = START_NS + episodes.start * BAG_SPACING_NS
     with tempfile.TemporaryDirectory(dir=bag.parent, prefix=".unfinished-") as folder:
         unfinished = Path(folder) / bag.name
-        _write_bag(unfinished, load_contract(ROBOT), episodes, seed)
+        drive = partial(_operators, Path(source).parent) if driver is None else driver.drive
+        _write_bag(unfinished, world, episodes, drive)
         unfinished.rename(bag)
 
 
-def _write_bag(path: Path, contract: Contract, episodes: range, seed: int) -> None:
-    world = ArmWorld(seed, START_NS + episodes.start * BAG_SPACING_NS)
-    results = []
+def _write_bag(path: Path, world: World, episodes: range, drive: Drive) -> None:
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        log = _Log(writer, contract, np.random.default_rng([seed, episodes.start, 1]))
+        log = _Log(writer, world, np.random.default_rng([world.seed, episodes.start, 1]))
+        outcomes = drive(world, episodes, log)
+    (path / RESULTS).write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+
+
+def _operators(folder: Path, world: World, episodes: range, log: _Log) -> list[Outcome]:
+    make_pilot, outcomes = _behaviour(world, folder), []
+    for episode in episodes:
+        pilot = make_pilot(np.random.default_rng([world.seed, episode, 2]), world)
+        outcomes.append(fly(world, pilot, episode, log.heard, log.said))
+    return outcomes
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A bundle that drives in a scenario.
+
+    Attributes:
+        bundle: its folder.
+        scenario_name, scenario: what happens meanwhile. What a scenario does to messages on their
+            way is not in the log: a recorder hears what the sensors sent.
+    """
+
+    bundle: Path
+    scenario_name: str
+    scenario: Scenario
+
+    def drive(self, world: World, episodes: range, log: _Log) -> list[Outcome]:
+        """Runs the episodes one after the other; the log hears all that is said."""
+        trial = Trial(world, controller_of(self.bundle), self.scenario)
+        outcomes = []
         for episode in episodes:
-            behaviour = Behaviour(np.random.default_rng([seed, episode, 2]))
-            pilot = log.writing_commands_of(behaviour)
-            results.append(run_episode(world, pilot, episode, log.write_readings))
-    (path / RESULTS).write_text(json.dumps([asdict(result) for result in results], indent=1))
+            run = trial.run(
+                episode,
+                decided=lambda command: log.said(command.payloads),
+                sent=log.heard,
+                start_ns=world.t_ns,
+            )
+            outcomes.append(run.outcome)
+        return outcomes
+
+
+def _behaviour(world: World, folder: Path) -> Callable[[np.random.Generator, World], Pilot]:
+    """The class of operators that the world file in `folder` names."""
+    named = world.file.behaviour
+    if named is None:
+        raise ContractError(
+            f"world {world.file.world!r} names no behaviour: give `behaviour: file.py:Class` in "
+            f"its file, or record your own robot"
+        )
+    module, _, name = named.partition(":")
+    found: Callable[[np.random.Generator, World], Pilot] | None = getattr(
+        _from_file(folder / module) if module.endswith(".py") else importlib.import_module(module),
+        name,
+        None,
+    )
+    if found is None:
+        raise ContractError(f"world {world.file.world!r}: behaviour {named!r} has no such class")
+    return found
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ContractError(f"behaviour {path} is no file: it is sought beside the world file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+Drive = Callable[[World, range, "_Log"], list[Outcome]]
+"""Drives the episodes, and lets the log hear what is said; returns how they ended."""
 
 
 class _Log:
     """Writes what passes between world and operator into one bag."""
 
-    def __init__(self, writer: Writer, contract: Contract, rng: np.random.Generator) -> None:
-        types = get_typestore(Stores.ROS2_JAZZY)
-        self._writer = writer
-        self._rng = rng
+    def __init__(self, writer: Writer, world: World, rng: np.random.Generator) -> None:
+        types = make_types(world.contract.definitions)
+        self._writer, self._world, self._rng = writer, world, rng
         self._connections: dict[str, Connection] = {
             alias: writer.add_connection(topic.absolute, topic.type, typestore=types)
-            for alias, topic in contract.topics.items()
+            for alias, topic in world.contract.topics.items()
         }
-        self._is_empty = True
+        # The controller is at rest from before the first decision.
+        for alias, payload in world.encode(world.contract.action_safe).items():
+            self._write(alias, world.t_ns, payload)
 
-    def write_readings(self, readings: Sequence[Reading]) -> None:
-        """Writes the readings of one control period."""
-        if self._is_empty:
-            # The bag begins at a decision instant, with the controller at rest, so that
-            # "every fifth joint state" counted from its start hits the decision instants.
-            readings = readings[-1:]
-            self._write("command", readings[0].t_ns - 1, encode_command(np.zeros(6)))
-            self._is_empty = False
-        for i, reading in enumerate(readings):
-            for message in encode(reading, announce=i == 0):
-                self._write(*message)
+    def heard(self, messages: Sequence[Message]) -> None:
+        """Writes the messages of one sensor period."""
+        for message in messages:
+            self._write(*message)
 
-    def writing_commands_of(
-        self, behaviour: Behaviour
-    ) -> Callable[[Sequence[Reading]], NDArray[np.float64]]:
-        """`behaviour`, with each of its commands written to the bag."""
-
-        def pilot(readings: Sequence[Reading]) -> NDArray[np.float64]:
-            command = behaviour(readings)
-            arrival_ns = readings[-1].t_ns + int(self._rng.integers(*DECISION_NS))
-            self._write("command", arrival_ns, encode_command(command))
-            return command
-
-        return pilot
+    def said(self, payloads: Mapping[str, bytes]) -> None:
+        """Writes the messages of one command, as late as a decision takes."""
+        arrival_ns = self._world.t_ns + int(self._rng.integers(*DECISION_NS))
+        for alias, payload in payloads.items():
+            self._write(alias, arrival_ns, payload)
 
     def _write(self, alias: str, arrival_ns: int, payload: bytes) -> None:
         self._writer.write(self._connections[alias], arrival_ns, payload)

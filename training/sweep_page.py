@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.page import frame, interval_text, tiles
-from training.evaluation.plots import intervals
+from iql_ros.pages.parts import frame, short, table, tiles
+from iql_ros.pages.plots import intervals
+from training.evaluation.page import interval_text
 from training.evaluation.verdict import CAVEAT
 from training.report.numbers import plain
-from training.report.plots import short
-from training.report.tables import table
 from training.sweep import Outcome
 from training.trial import RUN, Task, TrialResult
 

@@ -47,18 +47,20 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Row = tuple[float, ...]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """What stands in a bundle's documents: no unknown key, no coercion, no NaN."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
-class FileRecord(_Model):
+class FileRecord(Model):
     """Size and hash of one file of the bundle."""
 
     size: int = Field(ge=0, description="bytes")
     sha256: Digest
 
 
-class Tensor(_Model):
+class Tensor(Model):
     """One input or output of the graph, in SI units."""
 
     name: str
@@ -67,7 +69,7 @@ class Tensor(_Model):
     components: tuple[str, ...] = Field(description="names, in order, as in the contract")
 
 
-class Noise(_Model):
+class Noise(Model):
     """The graph's second input, where the policy draws: independent standard normal numbers.
 
     They are a function of the seed and the observation; see `iql_ros.bundles.noise`.
@@ -82,7 +84,7 @@ class Noise(_Model):
     generator: Literal["shake128-box-muller"] = "shake128-box-muller"
 
 
-class Io(_Model):
+class Io(Model):
     """What the graph reads and writes."""
 
     opset: Literal[18] = OPSET
@@ -91,7 +93,7 @@ class Io(_Model):
     noise: Noise | None = Field(default=None, description="null where the policy draws nothing")
 
 
-class Provenance(_Model):
+class Provenance(Model):
     """Where the policy comes from."""
 
     dataset_digest: Digest | None = Field(description="SHA-256 of the training file, if known")
@@ -102,7 +104,7 @@ class Provenance(_Model):
     versions: dict[str, str] = Field(description="versions of the software that exported it")
 
 
-class Support(_Model):
+class Support(Model):
     """Where the training data lies: Mahalanobis distance and a conformal threshold.
 
     An observation x, shape (O,), is inside when
@@ -131,7 +133,7 @@ class Support(_Model):
         return self
 
 
-class Manifest(_Model):
+class Manifest(Model):
     """The content of `bundle.json`, its seal apart."""
 
     format: Literal[1] = 1
@@ -200,8 +202,14 @@ def seal(document: Mapping[str, Any]) -> bytes:
     return _spell({"digest": digest, **document})
 
 
-def unseal(data: bytes, where: str) -> tuple[str, dict[str, Any]]:
+def unseal(
+    data: bytes, where: str, remedy: str = "export the bundle again"
+) -> tuple[str, dict[str, Any]]:
     """Reads what `seal` wrote.
+
+    Args:
+        where: the file, for errors.
+        remedy: what to do if it cannot be read.
 
     Returns:
         The digest, and the document without it.
@@ -212,14 +220,14 @@ def unseal(data: bytes, where: str) -> tuple[str, dict[str, Any]]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from None
+        raise BundleError(f"{where} is not JSON ({error}): {remedy}") from None
     if not isinstance(document, dict):
         raise BundleError(f"{where} holds a {type(document).__name__}, must be a JSON object")
     version = document.get("format")
     if type(version) is not int or version != FORMAT:
         raise BundleError(
             f"{where} has format {version!r:.40}, this version of iql_ros reads format {FORMAT}: "
-            f"export the bundle again, or install the version that wrote it"
+            f"{remedy}, or install the version that wrote it"
         )
     claimed = document.pop("digest", None)
     try:
@@ -229,7 +237,7 @@ def unseal(data: bytes, where: str) -> tuple[str, dict[str, Any]]:
     if not intact or not isinstance(claimed, str):
         raise BundleError(
             f"{where} was altered: its digest reads {claimed!r:.70}, its content has another; "
-            f"export the bundle again"
+            f"{remedy}"
         )
     return claimed, document
 

@@ -9,9 +9,7 @@ from rosbags.typesys.store import Typestore
 from iql_ros.contract import Contract
 from iql_ros.contracts.choices import tolerance
 from iql_ros.errors import ContractError
-from iql_ros.payloads.messages import Struct, message_tree
-from iql_ros.sampler import SECOND_NS
-from iql_ros.wire import STAMP, Reader, Writer
+from iql_ros.wire import Reader, Writer
 
 Array = NDArray[np.float64]
 
@@ -29,9 +27,7 @@ class Output:
         actions = [action for action in contract.actions if action.topic == alias]
         names = [name for action in actions for name in contract.components(action.name)]
         self._columns = np.array([contract.action_names.index(name) for name in names])
-        header = message_tree(types, topic.type, "cdr").field("header")
-        self._stamped = isinstance(header, Struct) and header.name == "std_msgs/msg/Header"
-        paths = [action.path for action in actions] + (STAMP if self._stamped else [])
+        paths = [action.path for action in actions]
         self._writer = Writer(types, topic.type, paths, topic.constants)
         if contract.choices is not None:
             self._check_choices(contract.choices, Reader(types, topic.type, paths[:1]), names[0])
@@ -48,7 +44,4 @@ class Output:
 
     def write(self, t_ns: int, action: Array) -> bytes:
         """The message for an action of shape (A,), stamped with t if its type has a header."""
-        values = action[self._columns]
-        if self._stamped:
-            values = np.concatenate([values, np.divmod(t_ns, SECOND_NS)])
-        return self._writer.write(values)
+        return self._writer.write(action[self._columns], t_ns)

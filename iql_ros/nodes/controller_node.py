@@ -100,9 +100,13 @@ class ControllerNode(LifecycleNode):
 
     @_told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Starts to tick."""
-        result = super().on_activate(state)
+        """Starts to tick, if the bundle may move the robot."""
         assert self._loop is not None
+        refusal = self._loop.loaded.permission.refusal
+        if refusal is not None:
+            self.get_logger().error(f"cannot activate: {refusal}")
+            return TransitionCallbackReturn.FAILURE
+        result = super().on_activate(state)
         self._loop.start()
         rate_hz = self._loop.contract.tick.rate_hz
         if rate_hz is not None:
@@ -161,7 +165,7 @@ class ControllerNode(LifecycleNode):
 
     def _configure(self) -> None:
         chosen = settings.read(self)
-        loaded = load(chosen, chosen.bundle)
+        loaded = load(chosen, chosen.bundle, uses_sim_time=self._uses_sim_time())
         contract = loaded.bundle.contract
         for text in realtime.apply(chosen):
             self.get_logger().warning(text)
@@ -177,7 +181,8 @@ class ControllerNode(LifecycleNode):
         self.get_logger().info(
             f"robot {contract.robot}, bundle {chosen.bundle} ({loaded.bundle.digest[:12]}), mode "
             f"{chosen.mode}, backend {loaded.opened.backend} ({loaded.opened.reason}), "
-            f"{len(contract.subscriptions)} topics in, {len(contract.outputs)} out"
+            f"{len(contract.subscriptions)} topics in, {len(contract.outputs)} out; gate: "
+            f"{loaded.permission.gate}"
         )
 
     def _wire(self, loop: Loop, contract: Contract, chosen: Settings) -> None:

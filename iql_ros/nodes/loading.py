@@ -14,6 +14,7 @@ from iql_ros.contract import load_contract, require_same
 from iql_ros.contracts.safety import check_speed
 from iql_ros.controller import Controller
 from iql_ros.errors import IqlRosError
+from iql_ros.nodes.permission import Permission, ask
 from iql_ros.nodes.settings import Settings
 from iql_ros.nodes.types import installed_types
 from iql_ros.policies import Opened, open_policy
@@ -21,15 +22,20 @@ from iql_ros.policies import Opened, open_policy
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A verified bundle, its policy warmed up by the golden pairs, and its message types."""
+    """A verified bundle, its policy warmed up by the golden pairs, and its message types.
+
+    Attributes:
+        permission: whether it may be activated here.
+    """
 
     bundle: Bundle
     opened: Opened
     types: Typestore
+    permission: Permission
 
 
-def load(settings: Settings, path: str) -> Loaded:
-    """Loads and verifies the bundle in folder `path`.
+def load(settings: Settings, path: str, *, uses_sim_time: bool) -> Loaded:
+    """Loads and verifies the bundle in folder `path`, and asks for its gate record.
 
     Raises:
         IqlRosError: it must not run here; says why.
@@ -43,7 +49,8 @@ def load(settings: Settings, path: str) -> Loaded:
         require_same(load_contract(settings.contract), bundle.contract, path)
     check_speed(bundle.contract, settings.speed)
     opened = open_policy(bundle, settings.backend)
-    return Loaded(bundle, opened, installed_types(bundle.contract))
+    permission = ask(bundle, settings, uses_sim_time=uses_sim_time)
+    return Loaded(bundle, opened, installed_types(bundle.contract), permission)
 
 
 def make_controller(loaded: Loaded, settings: Settings) -> tuple[Controller, BlackBox]:

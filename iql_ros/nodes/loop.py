@@ -14,6 +14,7 @@ from iql_ros.contract import Contract, require_same
 from iql_ros.control.command import Command
 from iql_ros.control.outputs import Output
 from iql_ros.control.status import Status
+from iql_ros.errors import BundleError
 from iql_ros.nodes.boxes import Boxes
 from iql_ros.nodes.diagnostics import Account
 from iql_ros.nodes.incumbent import Incumbent
@@ -83,6 +84,7 @@ class Loop:
 
     def start(self) -> None:
         """From now on ticks publish."""
+        self._warn(self.loaded)
         with self._lock:
             self._controller.restart()
             self.account = Account(self.contract.subscriptions)
@@ -232,13 +234,21 @@ class Loop:
 
         Raises:
             ContractError: its contract is another one; names the first difference.
+            BundleError: the gate speaks against it, and nobody has overruled that.
         """
         require_same(self.contract, loaded.bundle.contract, str(loaded.bundle.path))
+        if loaded.permission.refusal is not None:
+            raise BundleError(loaded.permission.refusal)
         controller, box = make_controller(loaded, self._settings)
         with self._lock:
             controller.restore(self._controller.snapshot())
             self._controller, self._box = controller, box
             self.previous, self.loaded = self.loaded, loaded
+        self._warn(loaded)
+
+    def _warn(self, loaded: Loaded) -> None:
+        if loaded.permission.warning is not None:
+            self._log.warning(loaded.permission.warning)
 
     # -- out ---------------------------------------------------------------------------
 

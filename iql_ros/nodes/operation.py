@@ -99,7 +99,10 @@ class Reloading:
     ) -> Trigger.Response:
         """Loads parameter `bundle` beside the one that runs; messages are served meanwhile."""
         return await self._change(
-            response, lambda loop: load(settings.read(self._node), self._path())
+            response,
+            lambda loop: load(
+                settings.read(self._node), self._path(), uses_sim_time=self._uses_sim_time()
+            ),
         )
 
     async def _rollback(
@@ -132,6 +135,9 @@ class Reloading:
         text = f"now runs {path} ({loop.loaded.bundle.digest[:12]})"
         self._node.get_logger().info(text)
         return _answer(response, True, text)
+
+    def _uses_sim_time(self) -> bool:
+        return bool(self._node.get_parameter("use_sim_time").value)
 
     def _path(self) -> str:
         return str(self._node.get_parameter("bundle").value)

@@ -37,7 +37,7 @@ class Reporter:
         return status_message(self._name, "heartbeat", level, text, {})
 
     def report(self, late: int) -> DiagnosticArray:
-        """All there is to know: policy, inputs, loop, outputs."""
+        """All there is to know: policy, gate, inputs, loop, outputs."""
         loop, account = self._loop, self._loop.account
         level, text = self._state()
         latest, bundle, opened = loop.latest, loop.loaded.bundle, loop.loaded.opened
@@ -60,6 +60,7 @@ class Reporter:
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.status = [
             status_message(self._name, "policy", level, text, values),
+            self._gate(),
             self._inputs(),
             status_message(
                 self._name,
@@ -85,6 +86,12 @@ class Reporter:
             return bytes(DiagnosticStatus.ERROR), f"no tick for {silent_s:.1f} s"
         text = latest.status.value if latest.status.acts else latest.detail
         return level_of(is_active=True, status=latest.status), text
+
+    def _gate(self) -> DiagnosticStatus:
+        permission = self._loop.loaded.permission
+        is_settled = permission.refusal is None and permission.warning is None
+        level = DiagnosticStatus.OK if is_settled else DiagnosticStatus.WARN
+        return status_message(self._name, "gate", bytes(level), permission.gate, {})
 
     def _question(self) -> str:
         trigger = self._loop.contract.tick.trigger

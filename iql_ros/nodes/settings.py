@@ -43,6 +43,11 @@ class Settings:
     )
     backend: str = _setting("auto", "What runs the policy; auto measures here and chooses.")
     public_key: str = _setting("", "A PEM file: only bundles that its holder has signed may run.")
+    allow_ungated: bool = _setting(
+        False,
+        "Move the robot although the bundle has not passed its simulation gate; mode active "
+        "outside simulation refuses that otherwise.",
+    )
     speed: float = _setting(
         1.0, "Share of the way from rest to the policy's command.", range=(0.0, 1.0), live=True
     )
@@ -91,10 +96,11 @@ def check_change(parameters: Any, *, is_configured: bool) -> SetParametersResult
     """Whether parameters may change now; the result names the first reason against it."""
     for parameter in parameters:
         setting = _BY_NAME.get(parameter.name)
-        if setting is None:
+        if setting is None and parameter.name != "use_sim_time":
             continue
-        reason = refusal(parameter.name, parameter.value)
-        if not reason and is_configured and not setting.metadata.get("live", False):
+        reason = refusal(parameter.name, parameter.value) if setting is not None else ""
+        is_live = setting is not None and setting.metadata.get("live", False)
+        if not reason and is_configured and not is_live:
             reason = f"parameter '{parameter.name}' is read at configure: clean up first"
         if reason:
             return SetParametersResult(successful=False, reason=reason)

@@ -20,6 +20,8 @@ from iql_ros.payloads.messages import Encoding, List, Node, Number, Struct, Text
 from iql_ros.payloads.targets import Labelled, TargetStep, find_node, find_targets
 from iql_ros.payloads.walk import walk
 
+_STAMP = struct.Struct("<iI")  # builtin_interfaces/Time
+
 # A message while it is put together: dict by field, list of elements, str, number.
 _Value = Any
 
@@ -46,6 +48,10 @@ class Writer:
     ) -> None:
         """Serialises the message once.
 
+        Args:
+            paths: of the values, in their order.
+            constants: values of other fields, by path.
+
         Raises:
             ContractError: the type is not known, a path is none of a number in it, two
                 paths name the same number, or a constant does not fit its field.
@@ -60,37 +66,69 @@ class Writer:
             draft.put(target.steps, 0)
         self._template = _serialise(root, draft.message, encoding)
         self.width = len(targets)
+        self._stamp_start = _stamp_start(root, encoding, self._template)
 
         layout = walk(root, targets, encoding, self._template)
         if len(set(layout.slots)) < len(targets):
             raise ContractError(f"two of the paths {list(paths)} to write are the same number")
-        self._order = np.argsort([start for start, _ in layout.slots])
-        limits = [_limits(code) for _, code in layout.slots]
-        self._low, self._high = np.array(limits).reshape(-1, 2).T
+        starts = [start for start, _ in layout.slots]
+        self._order = None if starts == sorted(starts) else np.argsort(starts)
+        codes = {code for _, code in layout.slots}
+        self._bounds = None
+        if codes != {"d"}:
+            limits = [_limits(code) for _, code in layout.slots]
+            self._bounds = np.array(limits).reshape(-1, 2).T
         self._runs = [
-            (run.code, np.dtype(f"<{run.code}"), run.start, slice(run.first, run.first + run.count))
+            (
+                None if run.code in "fd" else np.dtype(f"<{run.code}"),
+                struct.Struct(f"<{run.count}{run.code}").pack_into,
+                run.start,
+                slice(run.first, run.first + run.count),
+            )
             for run in layout.runs
         ]
 
-    def write(self, values: NDArray[np.float64]) -> bytes:
-        """Returns the payload of the message that holds `values`, shape (A,)."""
+    @property
+    def is_stamped(self) -> bool:
+        """Whether the message has a header, and so a time."""
+        return self._stamp_start is not None
+
+    def write(self, values: NDArray[np.float64], t_ns: int | None = None) -> bytes:
+        """Returns the payload of the message that holds `values`, shape (A,).
+
+        Args:
+            t_ns: the time of its header, if it has one.
+        """
         if values.shape != (self.width,):
             raise ContractError(f"values have shape {values.shape}, the paths need ({self.width},)")
-        ascending = np.minimum(np.maximum(values, self._low), self._high)[self._order]
+        if self._bounds is not None:
+            values = np.minimum(np.maximum(values, self._bounds[0]), self._bounds[1])
+        if self._order is not None:
+            values = values[self._order]
         payload = bytearray(self._template)
-        for code, dtype, start, part in self._runs:
-            content = _nearest(code, ascending[part]).astype(dtype).tobytes()
-            payload[start : start + len(content)] = content
+        for dtype, pack_into, start, part in self._runs:
+            numbers = values[part] if dtype is None else _nearest(dtype, values[part])
+            pack_into(payload, start, *numbers.tolist())
+        if t_ns is not None and self._stamp_start is not None:
+            seconds, ns = divmod(t_ns, 1_000_000_000)
+            _STAMP.pack_into(payload, self._stamp_start, min(max(seconds, -(2**31)), 2**31 - 1), ns)
         return bytes(payload)
 
 
-def _nearest(code: str, values: NDArray[np.float64]) -> NDArray[Any]:
-    if code in "fd":
-        return values
-    if code == "?":
+def _stamp_start(root: Struct, encoding: Encoding, template: bytes) -> int | None:
+    """The byte at which the time of the header begins; None if there is no header."""
+    header = root.field("header")
+    if not (isinstance(header, Struct) and header.name == "std_msgs/msg/Header"):
+        return None
+    layout = walk(root, find_targets(root, ["header.stamp.sec"]), encoding, template)
+    return layout.slots[0][0]
+
+
+def _nearest(dtype: np.dtype[Any], values: NDArray[np.float64]) -> NDArray[Any]:
+    if dtype.kind == "b":
         return values >= 0.5
     rounded = np.rint(values)
-    return np.where(np.isnan(rounded), 0.0, rounded)
+    return np.where(np.isnan(rounded), 0.0, rounded).astype(dtype)
 
 
 def _limits(code: str) -> tuple[float, float]:

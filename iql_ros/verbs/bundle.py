@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from iql_ros.bundle import load_bundle
+from iql_ros.bundles.gate_record import why_not
 from iql_ros.bundles.signing import require_signature, sign_bundle
 from iql_ros.contract import load_contract, require_same
 from iql_ros.policies import BACKENDS, open_policy
@@ -31,6 +32,8 @@ def verify_command(
 ) -> None:
     """Checks a bundle: files, hashes, contract, shapes, and the policy against its golden pairs.
 
+    Says too whether it has passed its simulation gate, without refusing one that has not.
+
     Examples: `iql-ros verify bundle --contract robot.yaml`,
     `iql-ros verify bundle --key release.pub.pem --backend auto`
     """
@@ -47,6 +50,8 @@ def verify_command(
         f"{shown.pairs} golden pairs, worst error {shown.worst_error:.1e} of "
         f"{shown.worst_action}'s range (tolerance {shown.tolerance:.0e}); digest {shown.digest}"
     )
+    reason = why_not(loaded, loaded.gate)
+    out_console.print("gate: passed" if reason is None else f"gate: {reason}")
 
 
 def sign_command(

@@ -23,28 +23,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from iql_ros.bundle import load_bundle
 from iql_ros.errors import IqlRosError
 from iql_ros.files import write_text
 from iql_ros.statistics import difference_interval, wilson_interval
+from iql_ros.verbs.recipes import OverRos, Recipe
 
-ROBOT = "arm6"
-BEHAVIOUR_EPISODES = 1400
-EPISODES = 100
-SPEED = 5.0
-"""Simulated seconds per second while the success rate is counted."""
-LATENCY_EPISODES = 8
-"""Episodes at real time, for the latency."""
-TRAINING = {
-    "bc": ["--steps", "8000"],
-    # In lockstep 297 of 300 reached with these, 194 of 200 with a discount of 0.99: an episode
-    # takes some 25 steps.
-    "iql": [
-        *("--steps", "12000", "--set", "discount=0.95"),
-        *("--set", "expectile=0.8", "--set", "inverse_temperature=6"),
-    ],
-}
 DOMAIN = 91
 SEED = 7
+GATE_FAILED = 2
+"""Exit code of `iql-ros gate` when a criterion does not hold."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +66,11 @@ class Outcome:
         }
 
 
-def run_demo(out: Path, *, fresh: bool) -> None:
+def run_demo(recipe: Recipe, out: Path, *, fresh: bool) -> bool:
     """Runs all steps in the folder `out` and prints the table.
+
+    Returns:
+        Whether the IQL policy passed its gate.
 
     Raises:
         IqlRosError: a step failed; the message names its log.
@@ -89,44 +80,56 @@ def run_demo(out: Path, *, fresh: bool) -> None:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    demo = _Demo(out, console)
+    demo = _Demo(recipe, out, console)
+    data, robot = recipe.dataset, recipe.robot
     demo.step(
         "record logs of mixed-quality operators",
         "logs/summary.json",
-        [["record", "--out", "logs", "--episodes", str(BEHAVIOUR_EPISODES)]],
+        [["record", "--out", "logs", "--robot", robot, "--episodes", str(recipe.recorded)]],
     )
-    demo.step(
-        "convert the bags", "arm.h5", [["convert", "logs", "--contract", ROBOT, "--out", "arm.h5"]]
-    )
+    demo.step("convert the bags", data, [["convert", "logs", "--contract", robot, "--out", data]])
     demo.step(
         "train BC and IQL, one core each",
         "trained",
-        [_train(out, kind, settings) for kind, settings in TRAINING.items()],
+        [_train(out, data, kind, settings) for kind, settings in recipe.training.items()],
         mark=True,
     )
-    for kind in TRAINING:
+    for kind in recipe.training:
         demo.step(f"export {kind}", f"bundle_{kind}", [["export", kind, "--out", f"bundle_{kind}"]])
-    for kind in TRAINING:
-        demo.closed_loop(kind, f"closed_loop_{kind}.json", EPISODES, SPEED)
-    demo.closed_loop("iql", "latency.json", LATENCY_EPISODES, 1.0)
-    _report(out, console, time.monotonic() - started)
+    for kind in recipe.training:
+        demo.drive(kind, f"closed_loop_{kind}.json")
+    if recipe.over_ros is not None:
+        demo.measure_latency(recipe.over_ros)
+    demo.step(
+        "gate: IQL in every scenario",
+        "bundle_iql/gate.json",
+        [["gate", "bundle_iql", "--suite", recipe.suite]],
+        may_exit=(0, GATE_FAILED),
+    )
+    return _report(recipe, out, console, time.monotonic() - started)
 
 
-def _train(out: Path, kind: str, settings: Sequence[str]) -> list[str]:
+def _train(out: Path, data: str, kind: str, settings: Sequence[str]) -> list[str]:
     """The verb that trains, or goes on from the checkpoint of an interrupted training."""
     begun = ["--resume"] if (out / kind / "checkpoint.pt").exists() else ["--force"]
-    return ["train", "arm.h5", "--out", kind, "--algorithm", kind, *settings, *begun]
+    return ["train", data, "--out", kind, "--algorithm", kind, *settings, *begun]
 
 
 class _Demo:
     """Runs steps in a folder, skipping those that are done."""
 
-    def __init__(self, out: Path, console: Console) -> None:
+    def __init__(self, recipe: Recipe, out: Path, console: Console) -> None:
+        self._recipe = recipe
         self._out = out
         self._console = console
 
     def step(
-        self, what: str, result: str, verbs: Sequence[Sequence[str]], mark: bool = False
+        self,
+        what: str,
+        result: str,
+        verbs: Sequence[Sequence[str]],
+        mark: bool = False,
+        may_exit: Sequence[int] = (0,),
     ) -> None:
         """Runs verbs side by side, unless `result` is there; with `mark`, makes it at the end."""
         if (self._out / result).exists():
@@ -142,33 +145,68 @@ class _Demo:
                 for name, verb in zip(names, verbs, strict=True)
             ]
             for process, name in running:
-                self._wait(process, name, 600)
+                self._wait(process, name, 600, may_exit)
         if mark:
             (self._out / result).touch()
         self._console.print(f"      {time.monotonic() - began:.0f} s")
 
-    def closed_loop(self, kind: str, result: str, episodes: int, speed: float) -> None:
+    def drive(self, kind: str, result: str) -> None:
+        """Lets a bundle drive nominal episodes, as the recipe says: over ROS, or in lockstep."""
+        recipe, ros = self._recipe, self._recipe.over_ros
+        if ros is not None:
+            self._over_ros(kind, result, recipe.judged, ros.speed)
+            return
+        command = [sys.executable, "-m", "sim.nominal", f"bundle_{kind}", "--world", recipe.robot]
+        command += ["--episodes", str(recipe.judged), "--seed", str(1000 + SEED)]
+        command += ["--jobs", str(os.cpu_count() or 1), "--results", result]
+        with self._doing(f"{kind} drives the {recipe.robot}, {recipe.judged} episodes", result) as (
+            start
+        ):
+            if start is not None:
+                self._wait(start(f"nominal_{kind}", command), f"nominal_{kind}", 900)
+
+    def measure_latency(self, ros: OverRos) -> None:
+        """From the triggering message to the command, at real time."""
+        self._over_ros("iql", "latency.json", ros.latency_episodes, 1.0)
+
+    def _over_ros(self, kind: str, result: str, episodes: int, speed: float) -> None:
         """Simulator and controller as two processes over DDS on the loopback."""
-        what = f"{kind} drives the arm over ROS 2, {episodes} episodes at {speed:g} x real time"
+        robot = self._recipe.robot
+        what = f"{kind} drives the {robot} over ROS 2, {episodes} episodes at {speed:g} x real time"
+        simulator = [sys.executable, "-m", "sim.node", "--ros-args"]
+        parameters = {"episodes": episodes, "speed": speed, "seed": 1000 + SEED, "results": result}
+        for name, value in {"world": robot, **parameters}.items():
+            simulator += ["-p", f"{name}:={value}"]
+        controller = [sys.executable, "-m", "iql_ros.cli", "run", f"bundle_{kind}", "--sim-time"]
+        controller += ["--mode", "active", "--contract", robot]
+        with self._doing(what, result) as start:
+            if start is not None:
+                start(f"controller_{kind}", controller)
+                running = start(f"simulator_{kind}", simulator)
+                self._wait(running, f"simulator_{kind}", 900 / speed + 60)
+
+    @contextmanager
+    def _doing(self, what: str, result: str) -> Iterator[Any]:
+        """Yields what starts processes that leave `result`; None if it is there."""
         if (self._out / result).exists():
             self._console.print(f"[green]done[/]  {what}")
+            yield None
             return
         self._console.print(f"[bold]run[/]   {what}")
         began = time.monotonic()
-        simulator = [sys.executable, "-m", "sim.node", "--ros-args"]
-        parameters = {"episodes": episodes, "speed": speed, "seed": 1000 + SEED, "results": result}
-        for name, value in parameters.items():
-            simulator += ["-p", f"{name}:={value}"]
-        controller = [sys.executable, "-m", "iql_ros.cli", "run", f"bundle_{kind}", "--sim-time"]
-        controller += ["--mode", "active", "--contract", ROBOT]
         with self._processes() as start:
-            start(f"controller_{kind}", controller)
-            self._wait(start(f"simulator_{kind}", simulator), f"simulator_{kind}", 900 / speed + 60)
+            yield start
         if not (self._out / result).exists():
-            raise IqlRosError(f"the simulator left no results: see {self._out}/log")
+            raise IqlRosError(f"no results were left: see {self._out}/log")
         self._console.print(f"      {time.monotonic() - began:.0f} s")
 
-    def _wait(self, process: subprocess.Popen[bytes], name: str, timeout_s: float) -> None:
+    def _wait(
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        timeout_s: float,
+        may_exit: Sequence[int] = (0,),
+    ) -> None:
         """Waits for a process, showing the last line it wrote; raises if it failed."""
         log = self._out / "log" / f"{name}.txt"
         deadline = time.monotonic() + timeout_s
@@ -179,7 +217,7 @@ class _Demo:
                 lines = log.read_text(errors="replace").splitlines() or [""]
                 status.update(escape(f"{name}: {lines[-1][-100:]}"))
                 time.sleep(0.2)
-        if code:
+        if code not in may_exit:
             tail = "\n".join(log.read_text().splitlines()[-8:])
             raise IqlRosError(f"a step failed with exit code {code}: see {log}\n{tail}")
 
@@ -225,23 +263,57 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _report(out: Path, console: Console, seconds: float) -> None:
+def _report(recipe: Recipe, out: Path, console: Console, seconds: float) -> bool:
+    """Writes `summary.json`, prints the table and the gate's verdict; whether it passed."""
     logs = json.loads((out / "logs" / "summary.json").read_text())
     outcomes = {"behaviour": Outcome.of(logs["episodes"])}
-    for kind in TRAINING:
+    for kind in recipe.training:
         results = json.loads((out / f"closed_loop_{kind}.json").read_text())
         outcomes[kind] = Outcome.of(results["episodes"])
-    latency = json.loads((out / "latency.json").read_text())["latency_us"]
     summary: dict[str, Any] = {name: outcome.summary() for name, outcome in outcomes.items()}
-    summary["latency_us"] = {"p50": latency["p50"], "p99": latency["p99"]}
     summary["seconds"] = round(seconds, 1)
     summary["margins"] = {
         other: _margins(outcomes["iql"], outcomes[other]) for other in ("behaviour", "bc")
     }
+    _print_table(recipe, summary, list(outcomes), console)
+    if recipe.over_ros is not None:
+        latency = json.loads((out / "latency.json").read_text())["latency_us"]
+        summary["latency_us"] = {"p50": latency["p50"], "p99": latency["p99"]}
+        console.print(
+            f"joint state to command over DDS, real time: p50 {latency['p50']:.0f} us, "
+            f"p99 {latency['p99']:.0f} us ({latency['commands']} commands)"
+        )
+    gate = load_bundle(out / "bundle_iql").gate
+    assert gate is not None
+    summary["gate"] = gate.verdict
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    colour = "green" if gate.verdict == "passed" else "red"
+    console.print(
+        f"gate: [{colour}]{gate.verdict}[/], {gate.episodes} episodes in "
+        f"{len(gate.scenarios)} scenarios"
+    )
+    for scenario in gate.scenarios:
+        for criterion in scenario.criteria:
+            if not criterion.passed:
+                console.print(f"  {scenario.name}: {escape(criterion.in_words())}")
+    for what, where in {
+        "bundle": "bundle_iql",
+        "dataset report": str(Path(recipe.dataset).with_suffix(".report.html")),
+        "training curves": "iql",
+        "logs of every process": "log",
+        "this table": "summary.json",
+    }.items():
+        console.print(f"  {what}: {out / where}")
+    console.print(f"took {seconds:.0f} s")
+    return gate.verdict == "passed"
 
-    table = Table("controller", "reached", "95 % interval", "mean return", "time to reach")
-    for name in outcomes:
+
+def _print_table(
+    recipe: Recipe, summary: dict[str, Any], names: Sequence[str], console: Console
+) -> None:
+    to_do, does, done = recipe.verb
+    table = Table("controller", done, "95 % interval", "mean return", f"time to {to_do}")
+    for name in names:
         row = summary[name]
         table.add_row(
             name,
@@ -254,22 +326,9 @@ def _report(out: Path, console: Console, seconds: float) -> None:
     for other, margin in summary["margins"].items():
         low, high = margin["success_interval"]
         console.print(
-            f"IQL reaches {margin['success']:+.0%} more than {other} "
+            f"IQL {does} {margin['success']:+.0%} more than {other} "
             f"(95 % interval {low:+.0%} to {high:+.0%})"
         )
-    console.print(
-        f"joint state to command over DDS, real time: p50 {latency['p50']:.0f} us, "
-        f"p99 {latency['p99']:.0f} us ({latency['commands']} commands)"
-    )
-    for what, where in {
-        "bundle": "bundle_iql",
-        "dataset report": "arm.report.html",
-        "training curves": "iql",
-        "logs of every process": "log",
-        "this table": "summary.json",
-    }.items():
-        console.print(f"  {what}: {out / where}")
-    console.print(f"took {seconds:.0f} s")
 
 
 def _margins(ours: Outcome, other: Outcome) -> dict[str, Any]:

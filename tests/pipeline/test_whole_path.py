@@ -15,8 +15,8 @@ from iql_ros.bundle import load_bundle
 from iql_ros.controller import Controller
 from iql_ros.policies import open_policy
 from iql_ros.wire import make_types
-from sim.loop import controller_pilot, run_episodes
-from sim.world import ArmWorld
+from sim.loop import run_episodes
+from sim.world import load_world
 from training.datasets.dataset import load_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +63,9 @@ def test_the_dataset_has_the_rewards_and_ends_that_the_simulator_counted(folder:
 
 def test_the_bundle_moves_the_arm_in_lockstep(folder: Path) -> None:
     bundle = load_bundle(folder / "bundle")
-    controller = Controller(bundle.contract, open_policy(bundle).policy, make_types({}))
-    results = run_episodes(ArmWorld(seed=3), controller_pilot(controller), range(2))
+    policy, support = open_policy(bundle).policy, bundle.manifest.support
+    controller = Controller(bundle.contract, policy, make_types({}), support=support)
+    results = run_episodes(load_world("arm6", 3), controller, range(2))
     assert all(result.steps > 0 and np.isfinite(result.total_reward) for result in results)
 
 
@@ -73,7 +74,7 @@ def test_a_replay_compares_policy_and_record(folder: Path) -> None:
     iql_ros("replay", "bundle", str(log), "--out", "replay", cwd=folder)
     summary = json.loads((folder / "replay" / "replay.json").read_text())
     assert summary["ticks"] > 100
-    assert set(summary["statuses"]) <= {"ok", "limited", "slewed"}
+    assert set(summary["statuses"]) <= {"ok", "limited", "slewed", "outside"}
     assert len(summary["actions"]) == 6
     assert (folder / "replay" / "replay.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -12,49 +12,18 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
-from iql_ros.bundles.format import graph_metadata
-from iql_ros.contract import Contract
 from tests.ros.robot import Robot
-from tests.small_bundle import Mlp, write_bundle
+from tests.small_gate import pass_gate
+from tests.small_world import MAX_AGE_S, write_joint_bundle
 
-MAX_AGE_S, RATE_HZ, SLACK_S = 0.2, 50, 0.3
+RATE_HZ, SLACK_S = 50, 0.3
 BOUND_S = MAX_AGE_S + 1 / RATE_HZ + SLACK_S
 SECOND_NS = 1_000_000_000
 
 
-def joints_contract(tick: dict[str, object]) -> Contract:
-    topics = {
-        "joints": {
-            "topic": "/joint_states",
-            "type": "sensor_msgs/msg/JointState",
-            "max_age_s": MAX_AGE_S,
-            "clock": "header",
-        },
-        "command": {"topic": "/velocity", "type": "std_msgs/msg/Float64MultiArray"},
-    }
-    observations = [
-        {"name": "q", "topic": "joints", "path": "position[a,b]"},
-        {"name": "v", "topic": "joints", "path": "velocity[a,b]"},
-    ]
-    action = {"name": "dq", "topic": "command", "path": "data[0:2]", "limits": [-1, 1], "safe": 0}
-    return Contract.model_validate(
-        {
-            "format": 1,
-            "robot": "joints",
-            "tick": tick,
-            "topics": topics,
-            "observations": observations,
-            "actions": [action],
-            "reward": {"expression": "-q_a"},
-        }
-    )
-
-
 def write_joints(out: Path, tick: dict[str, object]) -> Path:
-    contract = joints_contract(tick)
-    mlp = Mlp.drawn(3, contract=contract)
-    policy = mlp.graph(graph_metadata(contract))
-    return write_bundle(out, mlp, contract=contract, policy=policy).path
+    """A bundle for the two joints, its gate passed; returns its folder."""
+    return pass_gate(write_joint_bundle(out, tick))
 
 
 class Arm(Robot):

@@ -15,6 +15,7 @@ from iql_ros.bundles.signing import sign_bundle
 from tests.keys import write_keys
 from tests.ros.robot import START_S, Processes, Robot, is_safe, processes_in, robot_on
 from tests.small_bundle import write_bundle
+from tests.small_gate import pass_gate
 
 pytestmark = [
     pytest.mark.ros,
@@ -39,7 +40,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "bundle").path
+    return pass_gate(write_bundle(tmp_path / "bundle"))
 
 
 def test_it_moves_only_while_active_and_leaves_the_safe_command_behind(

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 CONTROLLER = {
     "bundle",
     "mode",
+    "allow_ungated",
     "policy_speed",
     "executor",
     "use_sim_time",
@@ -26,7 +27,8 @@ CONTROLLER = {
 }
 ARGUMENTS = {
     "controller": CONTROLLER,
-    "sim": CONTROLLER | {"speed", "episodes", "seed", "results"},
+    "sim": CONTROLLER | {"speed", "episodes", "seed", "results", "world", "compare_with"},
+    "gate": {"bundle", "world", "episodes", "seed", "speed", "results", "params_file"},
     "shadow": {"bundle", "namespace", "use_sim_time", "params_file"},
 }
 PARAMETERS = {

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from iql_ros.errors import IqlRosError
 from iql_ros.nodes.boxes import KEPT, Boxes
 from iql_ros.nodes.controller_node import ControllerNode
 from iql_ros.nodes.incumbent import Incumbent
-from iql_ros.nodes.loading import Loaded, load
+from iql_ros.nodes.loading import load
 from iql_ros.nodes.loop import Loop
 from iql_ros.nodes.realtime import CalmCollector, apply
 from iql_ros.nodes.settings import Settings, refusal
@@ -32,6 +33,7 @@ from iql_ros.nodes.ticking import SteadyTicks
 from iql_ros.policies import Opened
 from iql_ros.wire import Writer
 from tests.small_bundle import CONTRACT, write_bundle
+from tests.small_gate import pass_gate
 
 pytestmark = [
     pytest.mark.ros,
@@ -65,11 +67,12 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(mode="active", backend="onnx", watchdog_s=0.2, black_box="")
         self.bundle = write_bundle(folder / "bundle")
-        loaded = load(self.settings, str(self.bundle.path))
+        pass_gate(self.bundle)
+        loaded = load(self.settings, str(self.bundle.path), uses_sim_time=False)
         opened = loaded.opened
         self.policy = Slow()
         slow = Opened(self.policy, opened.backend, opened.verification, "a test")
-        self.loaded = Loaded(loaded.bundle, slow, loaded.types)
+        self.loaded = replace(loaded, opened=slow)
         self.sent: list[bytes] = []
         self.log = Log()
         self.boxes = Boxes(folder / "box", "node", 30.0, self.log.info)

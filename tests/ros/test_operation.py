@@ -21,6 +21,7 @@ from std_msgs.msg import String
 from iql_ros.bundles.format import graph_metadata
 from tests.ros.robot import LATCHED, Processes, Robot, processes_in, robot_on
 from tests.small_bundle import CONTRACT, Mlp, write_bundle
+from tests.small_gate import pass_gate
 
 pytestmark = [
     pytest.mark.ros,
@@ -34,7 +35,7 @@ POLICY = "iql_controller: policy"
 @pytest.fixture(scope="module", params=["single", "events"])
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     folder = tmp_path_factory.mktemp(request.param)
-    bundle = write_bundle(folder / "bundle").path
+    bundle = pass_gate(write_bundle(folder / "bundle"))
     with processes_in(folder) as processes, robot_on() as robot:
         processes.run(bundle, f"executor:={request.param}")
         assert robot.until(robot.moves), processes.log()
@@ -75,6 +76,8 @@ def test_speed_scales_the_command_while_it_runs(robot: Robot) -> None:
         ("speed", math.nan, "parameter 'speed' is nan: it must be 0.0 to 1.0"),
         ("speed", -0.1, "0.0 to 1.0"),
         ("mode", "shadow", "is read at configure: clean up first"),
+        ("allow_ungated", True, "is read at configure: clean up first"),
+        ("use_sim_time", True, "is read at configure: clean up first"),
         ("mode", "reckless", "it must be one of shadow, active"),
         ("realtime_priority", 150, "99"),
     ],
@@ -116,7 +119,9 @@ def test_the_emergency_stop_topic_stops_and_cannot_release(robot: Robot) -> None
 def test_reload_and_rollback_swap_bundles_while_it_moves(robot: Robot, folder: Path) -> None:
     before = turn(robot)
     other = folder / f"other-{time.monotonic_ns()}"
-    digest = write_bundle(other, Mlp.drawn(5), golden=Mlp.drawn(5).golden()).digest
+    bundle = write_bundle(other, Mlp.drawn(5), golden=Mlp.drawn(5).golden())
+    digest = bundle.digest
+    pass_gate(bundle)
     assert robot.set("bundle", str(other)) == ""
     success, text = robot.trigger("reload")
     assert success, text
@@ -145,6 +150,18 @@ def test_a_bad_bundle_in_motion_leaves_the_old_one_running(robot: Robot, folder:
     assert max(b - a for a, b in itertools.pairwise(heard)) < 1.0
 
 
+def test_a_bundle_without_a_gate_is_not_loaded_in_motion(robot: Robot, folder: Path) -> None:
+    other = folder / f"ungated-{time.monotonic_ns()}"
+    write_bundle(other, Mlp.drawn(5), golden=Mlp.drawn(5).golden())
+    before = turn(robot)
+    robot.set("bundle", str(other))
+    success, text = robot.trigger("reload")
+    assert not success
+    assert "runs on" in text
+    assert "has not passed in simulation (no gate.json)" in text
+    assert robot.until(lambda: math.isclose(turn(robot), before, rel_tol=1e-6))
+
+
 def test_a_bundle_of_another_contract_is_not_loaded_in_motion(robot: Robot, folder: Path) -> None:
     other = folder / f"stranger-{time.monotonic_ns()}"
     faster = CONTRACT.model_validate({**CONTRACT.canonical(), "tick": {"rate_hz": 25}})
@@ -159,7 +176,9 @@ def test_a_bundle_of_another_contract_is_not_loaded_in_motion(robot: Robot, fold
 
 def test_diagnostics_and_heartbeat_tell_what_it_does(robot: Robot) -> None:
     robot.heartbeats.clear()
-    wanted = [f"iql_controller: {part}" for part in ("policy", "topics", "loop", "commands")]
+    wanted = [
+        f"iql_controller: {part}" for part in ("policy", "topics", "loop", "commands", "gate")
+    ]
     assert robot.until(lambda: all(robot.diagnostics[name][1] for name in wanted))
     assert robot.until(lambda: "latency_us p99" in robot.diagnostics[wanted[2]][2])
     values = robot.diagnostics[POLICY][2]
@@ -169,6 +188,7 @@ def test_diagnostics_and_heartbeat_tell_what_it_does(robot: Robot) -> None:
     assert float(topics["age_s odom"]) < 0.2
     assert robot.until(lambda: float(robot.diagnostics[wanted[1]][2].get("rate_hz odom", 0)) > 10)
     assert robot.diagnostics[wanted[3]][2]["publishers /cmd"] == "1"
+    assert "passed 100 episodes of suite toy" in robot.diagnostics[wanted[4]][1]
     assert robot.until(lambda: len(robot.heartbeats) >= 11)
     took = robot.heartbeats[10][0] - robot.heartbeats[0][0]
     assert took < 5.0  # ten beats a second; the rest is this busy machine's

@@ -24,6 +24,7 @@ from iql_ros.nodes.types import installed_types
 from iql_ros.policies import open_policy
 from tests.ros.robot import Processes, Robot, processes_in, robot_on
 from tests.small_bundle import CONTRACT, Mlp, write_bundle
+from tests.small_gate import pass_gate
 
 pytestmark = [
     pytest.mark.ros,
@@ -46,7 +47,7 @@ def robot() -> Iterator[Robot]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "bundle").path
+    return pass_gate(write_bundle(tmp_path / "bundle"))
 
 
 def test_shadow_measures_its_difference_from_the_incumbent(
@@ -92,6 +93,7 @@ def test_two_controllers_in_namespaces_do_not_meet(
     bundle = write_bundle(
         tmp_path / "relative", mlp, contract=contract, policy=mlp.graph(graph_metadata(contract))
     )
+    pass_gate(bundle)
     heard: dict[str, list[Twist]] = {"left": [], "right": []}
     for side, commands in heard.items():
         arguments = ["--mode", "active", "--", "-p", "backend:=onnx", "-r", f"__ns:=/{side}"]

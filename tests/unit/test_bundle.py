@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iql_ros.bundle import Bundle, load_bundle, save_gate
+from iql_ros.bundle import Bundle, load_bundle
 from iql_ros.bundles.format import Document, seal, unseal
 from iql_ros.bundles.golden import Golden, pack_golden
 from iql_ros.errors import BundleError
@@ -325,32 +325,6 @@ def test_backend_that_answers_nan_with_an_action_is_refused(pristine: Bundle) ->
 def test_backend_that_fails_while_running_is_refused(pristine: Bundle) -> None:
     with pytest.raises(BundleError, match=r"policy fails on a golden pair .*division by zero"):
         verify(pristine, lambda _: lambda observation: 1 / 0)
-
-
-# -- the gate record -------------------------------------------------------------------------
-
-
-def test_gate_record_is_read_back(bundle: Path) -> None:
-    save_gate(load_bundle(bundle), {"passed": True, "success": 0.95})
-    gate = load_bundle(bundle).gate
-    assert gate is not None
-    assert gate["success"] == 0.95
-
-
-def test_gate_record_of_another_bundle_is_refused(bundle: Path, tmp_path: Path) -> None:
-    other = write_bundle(tmp_path / "other", Mlp.drawn(1))
-    save_gate(other, {"passed": True})
-    shutil.copy(other.path / "gate.json", bundle)
-    with pytest.raises(BundleError, match=r"gate.json was made for bundle .* run `iql-ros gate`"):
-        load_bundle(bundle)
-
-
-def test_gate_record_edited_by_hand_is_refused(bundle: Path) -> None:
-    save_gate(load_bundle(bundle), {"passed": False})
-    text = (bundle / "gate.json").read_text()
-    (bundle / "gate.json").write_text(text.replace("false", "true"))
-    with pytest.raises(BundleError, match=r"gate.json was altered"):
-        load_bundle(bundle)
 
 
 # -- mutations -------------------------------------------------------------------------------

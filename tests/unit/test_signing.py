@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from iql_ros.bundle import Bundle, load_bundle, save_gate
+from iql_ros.bundle import Bundle, load_bundle
 from iql_ros.bundles.signing import SigningError, require_signature, sign_bundle
 from iql_ros.errors import BundleError
 from tests.keys import write_keys
 from tests.small_bundle import write_bundle
+from tests.small_gate import pass_gate
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_a_signature_of_another_bundle_is_refused(
 def test_a_gate_record_added_later_has_to_be_signed_again(
     bundle: Bundle, keys: tuple[Path, Path]
 ) -> None:
-    save_gate(sign_bundle(bundle.path, keys[0]), {"passed": True})
+    pass_gate(sign_bundle(bundle.path, keys[0]))
     with pytest.raises(BundleError, match="a gate record newer than the signature"):
         require_signature(load_bundle(bundle.path), keys[1])
     require_signature(sign_bundle(bundle.path, keys[0]), keys[1])

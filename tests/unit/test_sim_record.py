@@ -3,8 +3,15 @@ import pytest
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from sim.record import read_results, record
-from sim.task import REACHED_M
+from iql_ros.contract import load_contract
+from iql_ros.policies import open_policy
+from sim.record import Driver, read_results, record
+from sim.scenarios import Physics, Scenario
+from tests.small_world import joints_contract, write_joint_bundle, write_world
+from training.conversion.convert import convert
+from training.datasets.dataset import load_dataset
+
+REACHED_M = 0.05  # of the arm's world file and contract
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
@@ -54,9 +61,10 @@ def test_the_log_holds_the_steps_that_the_results_count(recorded):
     episodes = [message.data for _, message in topics["/episode"]]
     assert sorted(set(episodes)) == [result.episode for result in results]
     for result in results:
-        # one period of standing still, then the steps
+        # the beginning of every step, and the end of the last
         assert episodes.count(result.episode) == result.steps + 1
-    assert len(topics["/velocity_controller/commands"]) == 1 + sum(r.steps for r in results)
+    commands = topics["/velocity_controller/commands"]
+    assert len(commands) == 1 + sum(r.steps + 1 for r in results)
 
 
 def test_an_episode_that_succeeded_ends_at_its_target_in_the_log(recorded):
@@ -111,3 +119,40 @@ def test_an_interrupted_recording_leaves_only_whole_bags(tmp_path):
 def test_no_episodes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="episodes = 0"):
         record(tmp_path, episodes=0, seed=0)
+
+
+@pytest.mark.parametrize("robot", ["cartpole", "diffbot"])
+def test_every_worlds_bags_convert_to_the_rewards_that_the_simulator_counted(robot, tmp_path):
+    recording = record(tmp_path / "bags", episodes=3, seed=4, world=robot)
+    report = convert([*recording.bags], load_contract(robot), tmp_path / "data.h5")
+    assert not report["failed"]
+    data = load_dataset(tmp_path / "data.h5")
+    ends = np.flatnonzero(data.terminals | data.timeouts) + 1
+    sums = [float(part.sum()) for part in np.split(data.rewards, ends[:-1])]
+    # 1e-4: rewards are kept as float32
+    assert sums == pytest.approx([r.total_reward for r in recording.results], rel=1e-4)
+    assert [*np.diff([0, *ends])] == [result.steps for result in recording.results]
+    failed = [result.ending == "failure" for result in recording.results]
+    assert data.terminals[ends - 1][failed].all()
+
+
+def test_a_bundle_drives_and_its_bag_converts_by_its_own_contract(tmp_path):
+    tick = {"trigger": "joints", "every": 5}
+    contract = joints_contract(tick)
+    world = str(write_world(tmp_path / "world", contract))
+    bundle = write_joint_bundle(tmp_path / "bundle", tick)
+    scenario = Scenario(description="heavier", physics=Physics(mass=(0.8, 1.2)))
+    driver = Driver(bundle.path, "mass", scenario)
+    first = record(tmp_path / "a", 1, seed=3, world=world, driver=driver)
+    again = record(tmp_path / "b", 1, seed=3, world=world, driver=driver, jobs=2)
+    assert first.results == again.results
+    assert first.bags[0].name == "two_joints_bundle_mass_seed3_00000-00000"
+    report = convert([*first.bags], contract, tmp_path / "data.h5")
+    assert report["steps"] == first.results[0].steps
+    data = load_dataset(tmp_path / "data.h5")
+    policy = open_policy(bundle, "onnx").policy
+    wanted = np.array([policy(observation) for observation in data.observations])
+    inside = (np.abs(wanted) < 1.0).all(axis=1)
+    assert inside.mean() > 0.5
+    # 1e-5: messages carry doubles, the policy float32
+    np.testing.assert_allclose(data.actions[inside], wanted[inside], atol=1e-5)

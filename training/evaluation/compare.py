@@ -13,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from iql_ros.errors import DatasetError, IqlRosError
+from iql_ros.pages.parts import frame, table, tiles
+from iql_ros.pages.plots import intervals
 from training.datasets.dataset import Dataset
 from training.evaluation.bootstrap import bootstrap_mean
 from training.evaluation.fqe import FqeSettings, fit_q
 from training.evaluation.judged import Interface, Judged, judged_by, policy_transitions
 from training.evaluation.outside import outside_support
-from training.evaluation.page import frame, interval_text, tiles
-from training.evaluation.plots import intervals
+from training.evaluation.page import interval_text
 from training.evaluation.values import policy_values, recorded_values
 from training.evaluation.verdict import CAVEAT, MOST_OUTSIDE
 from training.learning.run import Run, load_run
 from training.report.numbers import plain
-from training.report.tables import table
 
 Doubles = NDArray[np.float64]
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from training.evaluation.plots import STYLE as PLOT_STYLE
-from training.evaluation.plots import curves, intervals
-from training.report.plots import short
-from training.report.style import STYLE
-from training.report.tables import table
+from iql_ros.pages.parts import frame, short, table, tiles
+from iql_ros.pages.plots import curves, intervals
 
 Facts = Mapping[str, Any]
 
@@ -21,17 +18,6 @@ CURVES = {
     "value_loss": "How far V is from its expectile.",
     "value": "Mean V on held-out states. Rising and then falling: overfitting.",
 }
-
-
-def frame(title: str, body: Sequence[str]) -> str:
-    """A whole page."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}{PLOT_STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body></html>\n"
-    )
 
 
 def render_evaluation(facts: Facts) -> str:
@@ -48,15 +34,6 @@ def render_evaluation(facts: Facts) -> str:
             _settings(facts),
         ],
     )
-
-
-def tiles(figures: Mapping[str, str]) -> str:
-    """Large figures in a row."""
-    inside = "".join(
-        f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(name)}</span></div>'
-        for name, value in figures.items()
-    )
-    return f'<div class="tiles">{inside}</div>'
 
 
 def interval_text(interval: Mapping[str, float] | None) -> str:

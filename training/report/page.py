@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from iql_ros.pages.parts import frame, short, table
+from iql_ros.pages.plots import histogram
 from training.report.episodes import ENDS, SECOND_NS
-from training.report.plots import Row, histogram, scatter, short, timeline
-from training.report.style import STYLE
-from training.report.tables import failed_table, sources_table, table
+from training.report.plots import Row, scatter, timeline
+from training.report.tables import failed_table, sources_table
 
 Report = Mapping[str, Any]
 
@@ -38,13 +39,7 @@ def render_report(report: Report) -> str:
         "<h2>Sources</h2>" + sources_table(report["logs"]),
         failed_table(report["failed"]),
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}: dataset report</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</body></html>\n"
-    )
+    return frame(f"{report['dataset'] or report['contract']}: dataset report", sections)
 
 
 def _head(report: Report, title: str) -> str:

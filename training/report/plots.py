@@ -1,68 +1,18 @@
-"""Plots as SVG text: a histogram, a timeline and a scatter, coloured by the page's style."""
+"""Plots as SVG text: a timeline and a scatter, coloured by the page's style."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+
+from iql_ros.pages.parts import short
 
 LABEL_WIDTH, RULER_WIDTH, ROW_HEIGHT = 210, 850, 20
 MOST_BARS = 400
 """A row of more episodes is drawn as so many slices, each in the colour that fills most of it."""
 MOST_DOTS = 4_000
-
-
-def short(value: float | None) -> str:
-    """Four significant digits, as short as they go."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3g}"
-
-
-def histogram(facts: Mapping[str, Any], limits: Sequence[float] | None = None) -> str:
-    """Bars over a described column, those beyond the limits in another colour.
-
-    Heights are square roots of the counts, so that what is rare shows beside what is frequent.
-    """
-    width, height, base = 320, 96, 78
-    shape = facts["histogram"]
-    edges, counts = shape["edges"], shape["counts"]
-    low, high = edges[0], edges[-1]
-    shown = []
-    if limits is not None and limits[1] - limits[0] < 12 * (high - low):
-        low, high = min(low, limits[0]), max(high, limits[1])
-        shown = list(limits)
-    left, span = 6.0, width - 12.0
-
-    def x(value: float) -> float:
-        return left + span * (value - low) / (high - low)
-
-    tallest = math.sqrt(max(*counts, 1))
-    inside: list[str] = []
-    beyond: list[str] = []
-    for count, start, stop in zip(counts, edges, edges[1:], strict=False):
-        if count:
-            top = (base - 10) * math.sqrt(count) / tallest
-            middle = (start + stop) / 2
-            out = limits is not None and not limits[0] <= middle <= limits[1]
-            bar_width = max(x(stop) - x(start) - 0.6, 0.8)
-            bar = f"M{x(start):.1f} {base}v{-max(top, 1):.1f}h{bar_width:.1f}V{base}z"
-            (beyond if out else inside).append(bar)
-    lines = "".join(f'<path class="limit" d="M{x(v):.1f} 4V{base}"/>' for v in shown)
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img">'
-        f'<path class="bar" d="{"".join(inside)}"/><path class="beyond" d="{"".join(beyond)}"/>'
-        f'{lines}<path class="axis" d="M{left} {base}H{left + span}"/>'
-        f'<text x="{left}" y="{height - 4}">{short(low)}{_arrow(shape["below"], "◂")}</text>'
-        f'<text x="{left + span}" y="{height - 4}" text-anchor="end">'
-        f"{_arrow(shape['above'], '▸')}{short(high)}</text></svg>"
-    )
-
-
-def _arrow(count: int, sign: str) -> str:
-    return f" {sign} {count} beyond " if count else ""
 
 
 @dataclass(frozen=True)

@@ -7,29 +7,8 @@ from datetime import datetime, timezone
 from html import escape
 from typing import Any
 
+from iql_ros.pages.parts import short, table
 from training.report.episodes import SECOND_NS
-from training.report.plots import short
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int] = ()) -> str:
-    """A table of cells that are HTML already; empty without rows.
-
-    Args:
-        heads: one text for each column.
-        rows: cells, escaped by the caller.
-        numeric: columns to set flush right.
-    """
-    if not rows:
-        return ""
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f'<{tag} class="n">{cell}</{tag}>' if i in numeric else f"<{tag}>{cell}</{tag}>"
-            for i, cell in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{cells("th", heads)}</tr>{body}</table></div>'
 
 
 def sources_table(logs: Sequence[Mapping[str, Any]]) -> str:

@@ -60,4 +60,23 @@ svg text { fill: var(--soft); font: 11px system-ui, "DejaVu Sans", sans-serif; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px;
   margin-right: 6px; }
 details summary { cursor: pointer; color: var(--soft); font-size: 13px; }
+.line { fill: none; stroke: var(--bar); stroke-width: 1.6; }
+.line.other { stroke: var(--look); }
+.span { stroke: var(--bar); stroke-width: 3; stroke-linecap: round; opacity: .55; }
+.point { fill: var(--bar); } .best { fill: var(--good); }
+svg text.name { fill: var(--ink); }
+.verdict.veto { border-color: var(--beyond); background: var(--look-card); }
+.verdict.veto h2 { color: var(--beyond); }
+.strand { fill: none; stroke: var(--bar); stroke-width: 1; opacity: .45; }
+.strand.failed { stroke: var(--look); opacity: .8; }
+.strand.worst { stroke: var(--beyond); stroke-width: 2; opacity: 1; }
+.span.holds { stroke: var(--good); } circle.holds { fill: var(--good); }
+.span.breaks { stroke: var(--beyond); } circle.breaks { fill: var(--beyond); }
+b.good { color: var(--good); } b.bad { color: var(--beyond); }
+.triple { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 12px; }
+video.film { display: block; width: 100%; border-radius: 6px; margin: 6px 0; }
+b.good, b.bad, .nw { white-space: nowrap; }
+.chip { display: inline-block; margin: 1px 6px 1px 0; padding: 0 8px; border-radius: 9px;
+  background: var(--good-card); font-size: 12.5px; }
+.chip.breaks { background: var(--look-card); color: var(--beyond); outline: 1px solid; }
 """

@@ -1,25 +1,17 @@
-"""Plots as SVG text: curves, and estimates with their intervals; coloured by the page's style."""
+"""Plots as SVG text: curves, estimates with their intervals, histograms; coloured by the style."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from training.report.plots import short
+from iql_ros.pages.parts import short
 
 MOST_POINTS = 400
-STYLE = """
-.line { fill: none; stroke: var(--bar); stroke-width: 1.6; }
-.line.other { stroke: var(--look); }
-.span { stroke: var(--bar); stroke-width: 3; stroke-linecap: round; opacity: .55; }
-.point { fill: var(--bar); } .best { fill: var(--good); }
-svg text.name { fill: var(--ink); }
-.verdict.veto { border-color: var(--beyond); background: var(--look-card); }
-.verdict.veto h2 { color: var(--beyond); }
-"""
 COLOURS = {"": "bar", "other": "look"}
 """Of the first and the second line of a plot."""
 
@@ -96,6 +88,50 @@ def intervals(rows: Sequence[tuple[str, Mapping[str, Any]]], best: int | None = 
         f'<text x="{x(high):.1f}" y="{height - 4}" text-anchor="end">{short(high)}</text></svg>'
     )
     return "".join(parts)
+
+
+def histogram(facts: Mapping[str, Any], limits: Sequence[float] | None = None) -> str:
+    """Bars over a described column, those beyond the limits in another colour.
+
+    Heights are square roots of the counts, so that what is rare shows beside what is frequent.
+    """
+    width, height, base = 320, 96, 78
+    shape = facts["histogram"]
+    edges, counts = shape["edges"], shape["counts"]
+    low, high = edges[0], edges[-1]
+    shown = []
+    if limits is not None and limits[1] - limits[0] < 12 * (high - low):
+        low, high = min(low, limits[0]), max(high, limits[1])
+        shown = list(limits)
+    left, span = 6.0, width - 12.0
+
+    def x(value: float) -> float:
+        return float(left + span * (value - low) / (high - low))
+
+    tallest = math.sqrt(max(*counts, 1))
+    inside: list[str] = []
+    beyond: list[str] = []
+    for count, start, stop in zip(counts, edges, edges[1:], strict=False):
+        if count:
+            top = (base - 10) * math.sqrt(count) / tallest
+            middle = (start + stop) / 2
+            out = limits is not None and not limits[0] <= middle <= limits[1]
+            bar_width = max(x(stop) - x(start) - 0.6, 0.8)
+            bar = f"M{x(start):.1f} {base}v{-max(top, 1):.1f}h{bar_width:.1f}V{base}z"
+            (beyond if out else inside).append(bar)
+    lines = "".join(f'<path class="limit" d="M{x(v):.1f} 4V{base}"/>' for v in shown)
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img">'
+        f'<path class="bar" d="{"".join(inside)}"/><path class="beyond" d="{"".join(beyond)}"/>'
+        f'{lines}<path class="axis" d="M{left} {base}H{left + span}"/>'
+        f'<text x="{left}" y="{height - 4}">{short(low)}{_arrow(shape["below"], "◂")}</text>'
+        f'<text x="{left + span}" y="{height - 4}" text-anchor="end">'
+        f"{_arrow(shape['above'], '▸')}{short(high)}</text></svg>"
+    )
+
+
+def _arrow(count: int, sign: str) -> str:
+    return f" {sign} {count} beyond " if count else ""
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
