@@ -74,11 +74,15 @@ RECIPES: Mapping[str, Recipe] = {
             suite="diffbot",
             out=Path("runs/demo_diffbot"),
             dataset="diffbot.h5",
-            recorded=400,
+            recorded=300,
             training={
-                "bc": ["--steps", "6000", "--set", "hidden=[128,128]"],
+                "bc": [
+                    *("--steps", "6000", "--set", "hidden=[128,128]"),
+                    *("--set", "learning_rate=0.001"),
+                ],
                 "iql": [
-                    *("--steps", "8000", "--set", "hidden=[128,128]", "--set", "discount=0.97"),
+                    *("--steps", "6000", "--set", "hidden=[128,128]"),
+                    *("--set", "learning_rate=0.001", "--set", "discount=0.95"),
                     *("--set", "expectile=0.8", "--set", "inverse_temperature=3"),
                 ],
             },
