@@ -222,6 +222,7 @@ def failed_criteria(scenarios: Sequence[ScenarioRecord]) -> list[str]:
     """Each criterion that does not hold, in words."""
     return [
         f"{scenario.name}: {criterion.in_words()}"
+        + ("; too few episodes to show it" if criterion.count == criterion.of is not None else "")
         for scenario in scenarios
         for criterion in scenario.criteria
         if not criterion.passed

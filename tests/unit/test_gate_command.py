@@ -47,7 +47,7 @@ def bundle(folder):
 
 def gate(*arguments, code=0):
     result = CliRunner().invoke(
-        app, ["gate", *map(str, arguments)], env={"COLUMNS": "200", "MUJOCO_GL": "disable"}
+        app, ["gate", *map(str, arguments), "--no-films"], env={"COLUMNS": "200"}
     )
     assert result.exit_code == code, result.output
     return result.output

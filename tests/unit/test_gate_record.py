@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from iql_ros.bundle import Bundle, load_bundle
 from iql_ros.bundles.format import Support, seal, unseal
@@ -18,6 +19,7 @@ from iql_ros.bundles.gate_record import (
     why_not,
     write_gate,
 )
+from iql_ros.cli import app
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError
 from tests.small_bundle import CONTRACT, SUPPORT, Mlp, write_bundle
@@ -194,6 +196,19 @@ def test_the_envelope_s_digest_changes_with_the_support(
 ) -> None:
     manifest = bundle.manifest.model_copy(update={"support": support})
     assert envelope_digest(replace(bundle, manifest=manifest)) != envelope_digest(bundle)
+
+
+def test_verify_says_what_the_gate_says_without_refusing(bundle: Bundle) -> None:
+    def verified() -> str:
+        done = CliRunner().invoke(app, ["verify", str(bundle.path)], env={"COLUMNS": "400"})
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "gate: " + str(why_not(bundle, None)) in verified()
+    write_gate(bundle, record_of(bundle, successes=90))
+    assert "failed in simulation: scenario 'nominal'" in verified()
+    pass_gate(bundle)
+    assert "gate: passed" in verified()
 
 
 def test_json_schema_describes_the_record() -> None:
