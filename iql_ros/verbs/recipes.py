@@ -69,6 +69,8 @@ RECIPES: Mapping[str, Recipe] = {
             verb=("reach", "reaches", "reached"),
             over_ros=OverRos(speed=5.0, latency_episodes=8),
         ),
+        # Does not pass its gate yet: 77 of 100 nominal episodes with what stands here, where the
+        # operators arrive in 246 of 300.
         Recipe(
             robot="diffbot",
             suite="diffbot",
