@@ -69,16 +69,22 @@ RECIPES: Mapping[str, Recipe] = {
             verb=("reach", "reaches", "reached"),
             over_ros=OverRos(speed=5.0, latency_episodes=8),
         ),
+        # Does not pass its gate yet: 77 of 100 nominal episodes with what stands here, where the
+        # operators arrive in 246 of 300.
         Recipe(
             robot="diffbot",
             suite="diffbot",
             out=Path("runs/demo_diffbot"),
             dataset="diffbot.h5",
-            recorded=400,
+            recorded=300,
             training={
-                "bc": ["--steps", "6000", "--set", "hidden=[128,128]"],
+                "bc": [
+                    *("--steps", "6000", "--set", "hidden=[128,128]"),
+                    *("--set", "learning_rate=0.001"),
+                ],
                 "iql": [
-                    *("--steps", "8000", "--set", "hidden=[128,128]", "--set", "discount=0.97"),
+                    *("--steps", "6000", "--set", "hidden=[128,128]"),
+                    *("--set", "learning_rate=0.001", "--set", "discount=0.95"),
                     *("--set", "expectile=0.8", "--set", "inverse_temperature=3"),
                 ],
             },

@@ -53,12 +53,12 @@ def astray(speed: float, aside: float) -> Move:
 CREW = Crew(
     operators={
         "bold": Operator(0.25, {"drive": 0.6, "blind": 0.4}, 0.03),
-        "hesitant": Operator(0.25, {"drive": 0.6, "stop": 0.4}, 0.03),
+        "hesitant": Operator(0.25, {"drive": 0.75, "stop": 0.25}, 0.03),
         "astray": Operator(0.25, {"drive": 0.65, "astray": 0.35}, 0.03),
-        "shaky": Operator(0.25, {"drive": 0.7, "turn": 0.3}, 0.08),
+        "shaky": Operator(0.25, {"drive": 0.75, "turn": 0.25}, 0.08),
     },
     intents={
-        "drive": lambda rng: drive(rng.uniform(0.12, 0.2), rng.uniform(*REPULSION)),
+        "drive": lambda rng: drive(rng.uniform(0.15, 0.2), rng.uniform(*REPULSION)),
         "blind": lambda rng: drive(rng.uniform(0.12, 0.2), 0.0),
         "stop": lambda rng: steady(rng.uniform(0.0, 0.03), 0.0),
         "turn": lambda rng: steady(rng.uniform(0.0, 0.1), rng.uniform(-1.5, 1.5)),
