@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -20,6 +21,8 @@ from iql_ros.nodes.loop import Loop
 from iql_ros.nodes.wiring import LATCHED
 
 STOP_TOPIC = "emergency_stop"
+LISTENS_EVERY_S = 0.1
+_STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
 class EmergencyStop:
@@ -29,6 +32,9 @@ class EmergencyStop:
 
     Attributes:
         reason: why it is latched; None if it is not.
+        has_listened: whether it has been listening for as long as the parameter `listen_s` says.
+            A stop that was latched before is known only when the middleware has found its
+            publisher, which may be after it has found the sensors.
     """
 
     def __init__(self, node: Any, loop: Callable[[], Loop | None]) -> None:
@@ -36,6 +42,10 @@ class EmergencyStop:
         self._node, self._loop = node, loop
         self.reason: str | None = None
         self._topic_says_stop = False
+        # Counted by a timer, as only time in which messages are served is time spent listening.
+        self._left_s = float(node.get_parameter("listen_s").value)
+        self.has_listened = self._left_s <= 0
+        self._timer = node.create_timer(LISTENS_EVERY_S, self._listen, clock=_STEADY)
         # The first hears every publisher, the second what a latched one said before we were here.
         # That it does not fit a volatile publisher is no news.
         for qos in (QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT), LATCHED):
@@ -62,6 +72,12 @@ class EmergencyStop:
         if self.reason is None:
             self.reason = reason
             self._node.get_logger().error(f"emergency stop: {reason}")
+
+    def _listen(self) -> None:
+        self._left_s -= LISTENS_EVERY_S
+        if self._left_s <= 0:
+            self.has_listened = True
+            self._timer.cancel()
 
     def _hear(self, message: Bool) -> None:
         self._topic_says_stop = message.data

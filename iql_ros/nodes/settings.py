@@ -54,11 +54,19 @@ class Settings:
         "A tick that takes longer gives the safe command and latches the emergency stop.",
         range=(0.05, 60.0),
     )
+    listen_s: float = _setting(
+        1.0,
+        "So long after its start the node listens for a latched emergency stop before it acts.",
+        range=(0.0, 60.0),
+    )
     black_box: str = _setting(
         str(Path(os.environ.get("ROS_HOME", "~/.ros")) / "iql_ros"),
         "Folder for recordings of faults, emergency stops and shutdowns; empty: keep none.",
     )
     black_box_s: float = _setting(30.0, "Seconds that a recording goes back.", range=(1.0, 600.0))
+    record: str = _setting(
+        "", "Folder for bags of whole runs, in parts of a minute; empty: record none."
+    )
     executor: str = _setting(
         "single", "rclpy's executor; events is faster.", choices=("single", "events")
     )
@@ -77,6 +85,11 @@ class Settings:
 
 
 _BY_NAME: Mapping[str, Field[Any]] = {setting.name: setting for setting in fields(Settings)}
+
+
+def suffix_of(settings: Settings) -> str:
+    """What the names of command topics get: a shadow does not command."""
+    return "" if settings.mode == "active" else "/shadow"
 
 
 def declare(node: Any) -> None:
