@@ -31,6 +31,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),
 ]
 
+POLICY = "iql_controller: policy"
+
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
@@ -114,6 +116,18 @@ def test_two_controllers_in_namespaces_do_not_meet(
     assert "emergency stop" not in robot.diagnostics[names[1]][1]
 
 
+def test_two_controllers_on_one_topic_both_say_so(
+    robot: Robot, processes: Processes, bundle: Path
+) -> None:
+    for side in ("left", "right"):
+        arguments = ["--mode", "active", "--", "-p", "backend:=onnx", "-r", f"__ns:=/{side}"]
+        processes("iql_ros.cli", "run", str(bundle), *arguments)
+    names = ["left/iql_controller: commands", "right/iql_controller: commands"]
+    told = "/cmd has 2 publishers: only one may command"
+    assert robot.until(lambda: all(robot.diagnostics[name][1] == told for name in names))
+    assert all(robot.diagnostics[name][0] == 2 for name in names)
+
+
 def test_faults_and_shutdown_leave_recordings(
     robot: Robot, processes: Processes, bundle: Path, tmp_path: Path
 ) -> None:
@@ -142,13 +156,18 @@ def test_faults_and_shutdown_leave_recordings(
 def test_a_disk_that_is_full_is_only_logged(
     robot: Robot, processes: Processes, bundle: Path, tmp_path: Path
 ) -> None:
-    process = processes.run(bundle, f"black_box:={tmp_path / 'box'}")
+    runs = tmp_path / "runs"
+    process = processes.run(bundle, f"black_box:={tmp_path / 'box'}", f"record:={runs}")
     assert robot.until(robot.moves), processes.log()
     robot.spin(0.5)  # some 25 messages of 700 bytes
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (10_000, 10_000))
     robot.talks = False
     assert robot.until(lambda: "could not be recorded" in processes.log())
     assert not list((tmp_path / "box").iterdir())
+    ended = "recording has ended: File too large"
+    assert robot.until(lambda: robot.diagnostics[POLICY][2].get("recorder") == ended)
+    assert f"{ended}; 0 whole parts are in {runs}" in processes.log()
+    assert not [path for path in runs.rglob("*") if path.is_file()]
     robot.talks = True
     assert robot.until(robot.moves)
     process.send_signal(signal.SIGINT)
