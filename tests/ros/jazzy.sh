@@ -16,7 +16,7 @@ if [ ! -e "$folder/.installed" ]; then
     "$folder/bin/python" -m pip install --quiet 'ros-jazzy-rclpy[fastrtps]==7.1.6' \
         "${messages[@]}" ros-jazzy-{std-srvs,rosgraph-msgs,lifecycle-msgs,rcl-interfaces} \
         ros-jazzy-ament-index-python numpy pydantic pyyaml 'rosbags>=0.11' typer rich \
-        cryptography onnxruntime onnx h5py mujoco pytest hypothesis
+        cryptography onnxruntime onnx h5py isal lz4 numexpr zstandard mujoco pytest hypothesis
     touch "$folder/.installed"
 fi
 AMENT_PREFIX_PATH=$(realpath "$folder") PYTHONPATH=$PWD \
