@@ -1,4 +1,4 @@
-"""Twenty starts, each stopped at another moment: nothing is left behind."""
+"""The ends of a node: twenty, each at another moment, and one that hangs; nothing is left."""
 
 from __future__ import annotations
 
@@ -83,3 +83,28 @@ def test_twenty_starts_ended_at_any_moment_leave_nothing(tmp_path: Path) -> None
         assert robot.until(lambda: not nodes(), 10), nodes()  # a ghost would stay for 20 s
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix == ".tmp"], files
+
+
+HANGS = """
+import time
+from iql_ros.nodes import controller
+controller.TEAR_DOWN_S = 1.0
+controller.ControllerNode.destroy_node = lambda self: time.sleep(60)
+print("begun", flush=True)
+raise SystemExit(controller.main(["--ros-args"]))
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_node_that_cannot_be_destroyed_ends_all_the_same(signals: int) -> None:
+    # rclpy's destroy_node() can spin for ever when peers stop together: an alarm ends it,
+    process = subprocess.Popen([sys.executable, "-c", HANGS], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    if signals == 2:  # ... or whoever is impatient
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == (0 if signals == 1 else -signal.SIGTERM)
+    process.stdout.close()
