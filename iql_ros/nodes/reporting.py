@@ -81,7 +81,7 @@ class Reporter:
         if not loop.active:
             return bytes(DiagnosticStatus.OK), "not active"
         if latest is None and not loop.is_ticking and not loop.may_begin():
-            return bytes(DiagnosticStatus.OK), "listening for an emergency stop before it begins"
+            return bytes(DiagnosticStatus.OK), "listens for a latched stop before it begins"
         if latest is None:
             return bytes(DiagnosticStatus.WARN), f"no tick yet{self._question()}"
         silent_s = time.monotonic() - loop.ticked_s
