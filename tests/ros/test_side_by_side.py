@@ -116,6 +116,25 @@ def test_two_controllers_in_namespaces_do_not_meet(
     assert "emergency stop" not in robot.diagnostics[names[1]][1]
 
 
+# rclpy's own words about our publisher use what it has deprecated itself.
+@pytest.mark.filterwarnings("ignore:Deprecated in favor of:DeprecationWarning")
+def test_a_publisher_whose_qos_does_not_fit_is_reported(
+    robot: Robot, processes: Processes, tmp_path: Path
+) -> None:
+    topics = CONTRACT.canonical()["topics"]
+    latched = {"reliability": "reliable", "durability": "transient_local"}
+    topics["odom"] = {**topics["odom"], "qos": latched}
+    contract = Contract.model_validate({**CONTRACT.canonical(), "topics": topics})
+    mlp = Mlp.drawn(0, contract=contract)
+    graph = mlp.graph(graph_metadata(contract))
+    bundle = write_bundle(tmp_path / "latched", mlp, contract=contract, policy=graph)
+    processes.run(bundle.path)
+    told = "/odom: a publisher does not fit, policy DURABILITY"
+    assert robot.until(lambda: told in robot.diagnostics["iql_controller: topics"][1])
+    assert robot.diagnostics["iql_controller: topics"][0] == 1
+    assert not robot.commands  # nothing is delivered
+
+
 def test_two_controllers_on_one_topic_both_say_so(
     robot: Robot, processes: Processes, bundle: Path
 ) -> None:
