@@ -58,7 +58,9 @@ class Driver:
                 Float64MultiArray, f"/{name}/command", lambda _: None, QOS, raw=True
             )
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._hear, 10)
-        self._waiting = rclpy_implementation.WaitSet(1, 0, 0, 0, 0, 0, self.node.context.handle)
+        context = self.node.context.handle
+        assert context is not None
+        self._waiting = rclpy_implementation.WaitSet(1, 0, 0, 0, 0, 0, context)
 
     def _hear(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import faulthandler
 import signal
 import sys
 import threading
@@ -20,8 +20,8 @@ from iql_ros.nodes.controller_node import ControllerNode
 
 WAIT_S = 0.1
 """Unbounded waits miss a shutdown now and then."""
-TEAR_DOWN_S = 15.0
-"""Time for the black box to be written, among others."""
+TEAR_DOWN_S = 5.0
+"""For the middleware; safe command, black box and recording are out before."""
 
 
 def main(args: Sequence[str] | None = None, *, autostart: bool = False) -> int:
@@ -81,17 +81,17 @@ def _start(node: ControllerNode, stop: threading.Event) -> bool:
 
 
 def _tear_down(node: ControllerNode, executor: SingleThreadedExecutor) -> None:
-    # destroy_node can spin for ever when peers stop together: an alarm or a second signal ends it.
+    # destroy_node can spin for ever when peers stop together, and keeps the interpreter meanwhile:
+    # no thread or handler of ours would run. A second signal ends it, or this alarm, which says
+    # where it hung.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    watch = threading.Timer(TEAR_DOWN_S, lambda: os._exit(0))
-    watch.daemon = True
-    watch.start()
     node.end()
+    faulthandler.dump_traceback_later(TEAR_DOWN_S, exit=True)
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    watch.cancel()
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from iql_ros.nodes.settings import Settings, parse_cpus
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 CAP_IPC_LOCK = 14
-SWITCH_INTERVAL_S = 0.0001
+SWITCH_INTERVAL_S = 0.00002
 """A thread that wakes waits at most so long for another to give up the interpreter."""
 COLLECT_EVERY_S = 1.0
 
