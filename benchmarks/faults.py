@@ -38,10 +38,11 @@ class Robot:
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._publisher = self.node.create_publisher(JointState, "/joints", qos)
         self.node.create_subscription(Float64MultiArray, "/command", self._hear, qos)
-        self.heard_s, self.is_safe = 0.0, True
+        self.heard_s, self.is_safe, self.commands = 0.0, True, 0
 
     def _hear(self, message: Float64MultiArray) -> None:
         self.heard_s, self.is_safe = time.monotonic(), not any(message.data)
+        self.commands += 1
 
     def send(self) -> float:
         """Sends a state; returns when, in seconds of the steady clock."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from iql_ros.contract import Contract
 from iql_ros.contracts.choices import nearest_choice
 from iql_ros.control.status import Status
+from iql_ros.finite import is_finite
 
 Array = NDArray[np.float64]
 
@@ -61,7 +62,7 @@ class Envelope:
         """Says why an action cannot be used at all; "" if it can."""
         if proposed.shape != self._safe.shape:
             return f"the policy gave shape {proposed.shape}, must be {self._safe.shape}"
-        if not np.isfinite(proposed).all():
+        if not is_finite(proposed):
             return f"the policy gave {proposed}"
         if self._choices is not None and not nearest_choice(proposed, self._choices)[1].all():
             # The nearest may mean the opposite, so it is not taken instead.
@@ -99,7 +100,7 @@ class Envelope:
             action = self._choices[nearest_choice(proposed, self._choices)[0]]
         else:
             action = np.minimum(np.maximum(proposed, self._low), self._high)
-            if (action != proposed).any():
+            if _differ(action, proposed):
                 changes.append((Status.LIMITED, action))
         for pull in pulls:
             if pull.share < 1:
@@ -109,7 +110,7 @@ class Envelope:
                 changes.append((pull.status, action))
         if self._is_slewed:
             slewed = self._slewed(action, self._safe if previous is None else previous, dt_s)
-            if (slewed != action).any():
+            if _differ(slewed, action):
                 changes.append((Status.SLEWED, slewed))
             action = slewed
         if not changes:
@@ -129,3 +130,8 @@ class Envelope:
         text = f"{self._names[i]} = {proposed[i]:.4g} became {final[i]:.4g}"
         later = ", ".join(status.value for status, _ in changes[1:])
         return f"{text}, also {later}" if later else text
+
+
+def _differ(a: Array, b: Array) -> bool:
+    """Whether any component does; as a list, for the reason that `iql_ros.finite` has."""
+    return True in (a != b).tolist()

@@ -21,6 +21,8 @@ class FieldPlan:
         contract: the contract it was made for.
         names: the wanted fields in order, memory fields (history, previous action) included.
         paths: by topic alias, the paths whose components make up that topic's row.
+        places: where all wanted fields are message fields, the place of each of their values in
+            the topics' rows put end to end; None where one is derived or remembered.
     """
 
     def __init__(self, contract: Contract, names: Sequence[str]) -> None:
@@ -41,6 +43,17 @@ class FieldPlan:
                 self._slices[name] = (field.topic, slice(start, stop))
             elif field.derive is not None:
                 self._derived.append(name)
+        self.places = self._find_places()
+
+    def _find_places(self) -> NDArray[np.intp] | None:
+        if any(name not in self._slices for name in self.names):
+            return None
+        starts, total = {}, 0
+        for alias, paths in self.paths.items():
+            starts[alias] = total
+            total += sum(len(component_labels(path)) for path in paths)
+        parts = [self._slices[name] for name in self.names]
+        return np.concatenate([starts[a] + np.arange(p.start, p.stop) for a, p in parts])
 
     def compute(self, rows: Mapping[str, Array]) -> dict[str, Array]:
         """Message and derived fields of N instants.

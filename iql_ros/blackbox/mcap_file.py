@@ -38,37 +38,55 @@ class Message:
     data: bytes
 
 
+class McapEncoder:
+    """The bytes of a file as its messages come: `head`, `message` of each, `tail`."""
+
+    def __init__(self, channels: Iterable[Channel]) -> None:
+        """Numbers the channels, all of CDR."""
+        self._numbers: dict[str, int] = {}
+        self._kinds: list[bytes] = []
+        for number, channel in enumerate(channels, 1):
+            self._numbers[channel.topic] = number
+            definition = channel.definition.encode()
+            schema = struct.pack("<H", number) + _text(channel.msgtype) + _text("ros2msg")
+            text = struct.pack("<I", len(definition)) + definition
+            self._kinds.append(_record(SCHEMA, schema + text))
+            head = struct.pack("<HH", number, number)
+            channel_record = head + _text(channel.topic) + _text("cdr") + bytes(4)
+            self._kinds.append(_record(CHANNEL, channel_record))
+        self._counts = dict.fromkeys(self._numbers.values(), 0)
+        self._total, self._first_ns, self._last_ns = 0, (1 << 64) - 1, 0
+
+    def head(self) -> bytes:
+        """What a file begins with."""
+        return b"".join([MAGIC, _record(HEADER, _text("ros2") + _text("iql_ros")), *self._kinds])
+
+    def message(self, message: Message) -> bytes:
+        """One message; its topic must be one of the channels."""
+        number, t_ns = self._numbers[message.topic], max(0, message.t_ns)
+        self._counts[number] += 1
+        self._first_ns, self._last_ns = min(self._first_ns, t_ns), max(self._last_ns, t_ns)
+        head = _MESSAGE.pack(number, self._total & 0xFFFFFFFF, t_ns, t_ns)
+        self._total += 1
+        return _RECORD.pack(MESSAGE, len(head) + len(message.data)) + head + message.data
+
+    def tail(self, size: int) -> bytes:
+        """What a file ends with, after `size` bytes of head and messages."""
+        end = _record(DATA_END, bytes(4))
+        times = (self._first_ns if self._total else 0, self._last_ns)
+        by_channel = b"".join(struct.pack("<HQ", *pair) for pair in self._counts.items())
+        kinds = len(self._numbers)
+        statistics = struct.pack("<QHIIIIQQ", self._total, kinds, kinds, 0, 0, 0, *times)
+        statistics += struct.pack("<I", len(by_channel)) + by_channel
+        footer = _record(FOOTER, struct.pack("<QQI", size + len(end), 0, 0))
+        return b"".join([end, *self._kinds, _record(STATISTICS, statistics), footer, MAGIC])
+
+
 def encode_mcap(channels: Iterable[Channel], messages: Iterable[Message]) -> bytes:
     """The bytes of a file with the messages in the order given, on channels of CDR."""
-    parts = [MAGIC, _record(HEADER, _text("ros2") + _text("iql_ros"))]
-    numbers: dict[str, int] = {}
-    kinds: list[bytes] = []
-    for number, channel in enumerate(channels, 1):
-        numbers[channel.topic] = number
-        definition = channel.definition.encode()
-        schema = struct.pack("<H", number) + _text(channel.msgtype) + _text("ros2msg")
-        kinds.append(_record(SCHEMA, schema + struct.pack("<I", len(definition)) + definition))
-        head = struct.pack("<HH", number, number)
-        kinds.append(_record(CHANNEL, head + _text(channel.topic) + _text("cdr") + bytes(4)))
-    parts += kinds
-    counts = dict.fromkeys(numbers.values(), 0)
-    first_ns, last_ns = (1 << 64) - 1, 0
-    for sequence, message in enumerate(messages):
-        number, t_ns = numbers[message.topic], max(0, message.t_ns)
-        counts[number] += 1
-        first_ns, last_ns = min(first_ns, t_ns), max(last_ns, t_ns)
-        head = _MESSAGE.pack(number, sequence & 0xFFFFFFFF, t_ns, t_ns)
-        parts.append(_RECORD.pack(MESSAGE, len(head) + len(message.data)) + head + message.data)
-    parts.append(_record(DATA_END, bytes(4)))
-    summary_start = sum(map(len, parts))
-    total = sum(counts.values())
-    times = (first_ns if total else 0, last_ns)
-    by_channel = b"".join(struct.pack("<HQ", *pair) for pair in counts.items())
-    statistics = struct.pack("<QHIIIIQQ", total, len(numbers), len(numbers), 0, 0, 0, *times)
-    statistics += struct.pack("<I", len(by_channel)) + by_channel
-    parts += [*kinds, _record(STATISTICS, statistics)]
-    parts += [_record(FOOTER, struct.pack("<QQI", summary_start, 0, 0)), MAGIC]
-    return b"".join(parts)
+    encoder = McapEncoder(channels)
+    body = b"".join([encoder.head(), *map(encoder.message, messages)])
+    return body + encoder.tail(len(body))
 
 
 def decode_mcap(data: bytes, what: str) -> Iterator[Message]:

@@ -46,14 +46,8 @@ def write_recording(recording: Recording, path: Path, types: Typestore, suffix: 
     Raises:
         LogError: the file cannot be written, as when the disk is full.
     """
-    contract = recording.contract
-    kinds = {contract.topics[alias].absolute: alias for alias in contract.subscriptions}
-    kinds |= {contract.topics[alias].absolute + suffix: alias for alias in contract.outputs}
-    named = {name: contract.topics[alias].type for name, alias in kinds.items()}
-    channels = [
-        Channel(name, msgtype, types.generate_msgdef(msgtype, ros_version=2)[0])
-        for name, msgtype in {TOPIC: _TEXT, **named}.items()
-    ]
+    own = Channel(TOPIC, _TEXT, types.generate_msgdef(_TEXT, ros_version=2)[0])
+    channels = [own, *channels_of(recording.contract, types, suffix)]
     try:
         write_bytes(path, encode_mcap(channels, _messages(recording, suffix)))
     except OSError as error:
@@ -61,6 +55,17 @@ def write_recording(recording: Recording, path: Path, types: Typestore, suffix: 
             path.with_name(path.name + ".tmp").unlink()
         raise LogError(f"black box {path} was not written: {error.strerror or error}") from error
     return path
+
+
+def channels_of(contract: Contract, types: Typestore, suffix: str = "") -> list[Channel]:
+    """The topics that a controller hears, and those that it speaks on, with `suffix`."""
+    kinds = {contract.topics[alias].absolute: alias for alias in contract.subscriptions}
+    kinds |= {contract.topics[alias].absolute + suffix: alias for alias in contract.outputs}
+    named = {name: contract.topics[alias].type for name, alias in kinds.items()}
+    return [
+        Channel(name, msgtype, types.generate_msgdef(msgtype, ros_version=2)[0])
+        for name, msgtype in named.items()
+    ]
 
 
 def read_recording(path: Path) -> Recording:

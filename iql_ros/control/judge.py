@@ -16,6 +16,7 @@ from iql_ros.control.status import Status
 from iql_ros.control.support import SupportCheck
 from iql_ros.envelope import Envelope
 from iql_ros.errors import ContractError
+from iql_ros.finite import is_finite
 from iql_ros.sampler import Sample
 
 Array = NDArray[np.float64]
@@ -95,7 +96,7 @@ class Judge:
         if frozen:
             return Status.FROZEN, frozen
         look.observation = observation = sample.observation.astype(np.float32)
-        if not np.isfinite(observation).all():
+        if not is_finite(observation):
             i = int(np.flatnonzero(~np.isfinite(observation))[0])
             name, value = self._names[i], sample.observation[i]
             return Status.NOT_FINITE, f"field {name!r} is {value}: not finite in float32"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import faulthandler
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Sequence
 
@@ -21,9 +20,8 @@ from iql_ros.nodes.controller_node import ControllerNode
 
 WAIT_S = 0.1
 """Unbounded waits miss a shutdown now and then."""
-SETTLE_S = 0.5
-TEAR_DOWN_S = 15.0
-"""Time for the black box to be written, among others."""
+TEAR_DOWN_S = 5.0
+"""For the middleware; safe command, black box and recording are out before."""
 
 
 def main(args: Sequence[str] | None = None, *, autostart: bool = False) -> int:
@@ -37,12 +35,13 @@ def main(args: Sequence[str] | None = None, *, autostart: bool = False) -> int:
         Exit code: 1 if autostart could not bring the node up, or a callback failed.
     """
     stop = threading.Event()
+    # Before the middleware starts: who dies within it stays in the others' graph for 20 s.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     # The default handlers invalidate the context first: no last command could be sent.
     rclpy.init(
         args=None if args is None else [*args], signal_handler_options=SignalHandlerOptions.NO
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     try:
         node = ControllerNode()
     except ParameterException as error:
@@ -53,7 +52,7 @@ def main(args: Sequence[str] | None = None, *, autostart: bool = False) -> int:
     executor.add_node(node)
     code = 1
     try:
-        if not autostart or _start(node, executor):
+        if not autostart or _start(node, stop):
             while not stop.is_set():
                 _serve(node, executor)
             code = 0
@@ -73,30 +72,26 @@ def _serve(node: ControllerNode, executor: SingleThreadedExecutor) -> None:
         node.get_logger().error(f"refused: {error}")
 
 
-def _start(node: ControllerNode, executor: SingleThreadedExecutor) -> bool:
-    """Configures and activates; whether it could."""
+def _start(node: ControllerNode, stop: threading.Event) -> bool:
+    """Configures and activates, unless it is to stop meanwhile; whether it could."""
     success = TransitionCallbackReturn.SUCCESS
     if node.trigger_configure() != success:
         return False
-    # A latched emergency stop is heard only when the middleware has found its publisher.
-    until_s = time.monotonic() + SETTLE_S
-    while time.monotonic() < until_s:
-        _serve(node, executor)
-    return bool(node.trigger_activate() == success)
+    return stop.is_set() or bool(node.trigger_activate() == success)
 
 
 def _tear_down(node: ControllerNode, executor: SingleThreadedExecutor) -> None:
-    # destroy_node can spin for ever when peers stop together: an alarm or a second signal ends it.
+    # destroy_node can spin for ever when peers stop together, and keeps the interpreter meanwhile:
+    # no thread or handler of ours would run. A second signal ends it, or this alarm, which says
+    # where it hung.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    watch = threading.Timer(TEAR_DOWN_S, lambda: os._exit(0))
-    watch.daemon = True
-    watch.start()
     node.end()
+    faulthandler.dump_traceback_later(TEAR_DOWN_S, exit=True)
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    watch.cancel()
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ from iql_ros.nodes.inputs import Inputs
 from iql_ros.nodes.loading import load
 from iql_ros.nodes.loop import Loop
 from iql_ros.nodes.operation import EmergencyStop, Reloading
+from iql_ros.nodes.recorder import Recorder, open_recorder
 from iql_ros.nodes.reporting import Reporter
-from iql_ros.nodes.settings import Settings
+from iql_ros.nodes.settings import Settings, suffix_of
 from iql_ros.nodes.ticking import SteadyTicks
 from iql_ros.nodes.wiring import LATCHED, Wiring
 from iql_ros.sampler import SECOND_NS, max_age_ns
@@ -74,6 +75,7 @@ class ControllerNode(LifecycleNode):
         super().__init__(NAME, **options)
         self._loop: Loop | None = None
         self._boxes: Boxes | None = None
+        self._recorder: Recorder | None = None
         self._command_publishers: dict[str, Any] = {}
         self._wiring = Wiring(self)
         self._inputs: Inputs | None = None
@@ -169,12 +171,20 @@ class ControllerNode(LifecycleNode):
         contract = loaded.bundle.contract
         for text in realtime.apply(chosen):
             self.get_logger().warning(text)
+        name = self.get_fully_qualified_name().strip("/").replace("/", ".")
         if chosen.black_box:
             folder = Path(chosen.black_box).expanduser()
-            name = self.get_fully_qualified_name().strip("/").replace("/", ".")
             self._boxes = Boxes(folder, name, chosen.black_box_s, self.get_logger().info)
+        self._recorder = open_recorder(chosen, loaded, name, self.get_logger().error)
         loop = self._loop = Loop(
-            loaded, chosen, self._now_ns, self._publish, self.get_logger(), self._boxes
+            loaded,
+            chosen,
+            self._choose_clock(),
+            self._publish,
+            self.get_logger(),
+            self._boxes,
+            recorder=self._recorder,
+            may_begin=lambda: self._emergency_stop.has_listened,
         )
         self._emergency_stop.apply_to(loop)
         self._wire(loop, contract, chosen)
@@ -188,10 +198,9 @@ class ControllerNode(LifecycleNode):
     def _wire(self, loop: Loop, contract: Contract, chosen: Settings) -> None:
         wiring, inputs = self._wiring, Inputs(self)
         self._inputs = inputs
-        suffix = "" if chosen.mode == "active" else "/shadow"
         for alias in contract.outputs:
             topic = contract.topics[alias]
-            self._command_publishers[alias] = wiring.advertise(topic, suffix)
+            self._command_publishers[alias] = wiring.advertise(topic, suffix_of(chosen))
             if loop.incumbent is not None:
                 wiring.subscribe(inputs.node, topic, partial(loop.receive_incumbent, alias))
         for alias in contract.subscriptions:
@@ -221,6 +230,9 @@ class ControllerNode(LifecycleNode):
         if self._boxes is not None:
             self._boxes.close()
             self._boxes = None
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None
         if self._loop is not None:
             self._loop.close()
             self._loop = None
@@ -262,8 +274,14 @@ class ControllerNode(LifecycleNode):
     def _late(self) -> int:
         return 0 if self._ticks is None else self._ticks.late
 
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+    def _choose_clock(self) -> Callable[[], int]:
+        """What gives arrival and tick times, ns; the system's clock without ROS around it.
+
+        At 500 Hz, with cold caches, `get_clock().now()` takes 60 us, `time_ns` 3.
+        """
+        if self._uses_sim_time():
+            return lambda: int(self.get_clock().now().nanoseconds)
+        return time.time_ns
 
     def _uses_sim_time(self) -> bool:
         return bool(self.get_parameter("use_sim_time").value)

@@ -15,7 +15,7 @@ from iql_ros.contracts.safety import check_speed
 from iql_ros.controller import Controller
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes.permission import Permission, ask
-from iql_ros.nodes.settings import Settings
+from iql_ros.nodes.settings import Settings, suffix_of
 from iql_ros.nodes.types import installed_types
 from iql_ros.policies import Opened, open_policy
 
@@ -61,7 +61,7 @@ def make_controller(loaded: Loaded, settings: Settings) -> tuple[Controller, Bla
         loaded.types,
         settings.black_box_s,
         about={"bundle": bundle.digest, "mode": settings.mode, "backend": loaded.opened.backend},
-        suffix="" if settings.mode == "active" else "/shadow",
+        suffix=suffix_of(settings),
     )
     support = bundle.manifest.support
     return Controller(contract, loaded.opened.policy, loaded.types, support=support, box=box), box

@@ -20,7 +20,8 @@ from iql_ros.nodes.diagnostics import Account
 from iql_ros.nodes.incumbent import Incumbent
 from iql_ros.nodes.loading import Loaded, make_controller
 from iql_ros.nodes.realtime import CalmCollector
-from iql_ros.nodes.settings import Settings
+from iql_ros.nodes.recorder import Recorder
+from iql_ros.nodes.settings import Settings, suffix_of
 from iql_ros.nodes.watchdog import Watchdog
 
 REPEAT_LOG_S = 1.0
@@ -34,7 +35,9 @@ class Loop:
     Attributes:
         loaded, previous: the bundle that runs, and the one that `rollback` would bring back.
         speed: share of the way to the policy's command, 0 to 1.
-        active: whether it ticks and publishes.
+        active: whether it publishes, as soon as it may begin.
+        may_begin: whether it may; once true it is not asked again.
+        is_ticking: whether it has begun.
         latest: the last command; None before the first since activation.
         ticked_s: when that was, on the steady clock.
         incumbent: in shadow mode, the comparison with what moves the robot.
@@ -48,6 +51,9 @@ class Loop:
         publish: Publish,
         logger: Any,
         boxes: Boxes | None,
+        *,
+        recorder: Recorder | None = None,
+        may_begin: Callable[[], bool] = lambda: True,
     ) -> None:
         """Does nothing before `start`.
 
@@ -57,18 +63,25 @@ class Loop:
             now_ns: the clock that gives arrival and tick times.
             publish: sends payloads by topic alias.
             logger: with info, warning and error.
-            boxes: where recordings go; None to keep none.
+            boxes: where recordings of faults go; None to keep none.
+            recorder: takes all that comes in and goes out; None to record nothing.
+            may_begin: no tick before this is true.
         """
         self._settings, self._now_ns, self._log, self._boxes = settings, now_ns, logger, boxes
-        self._publish_raw = publish
+        self._publish_raw, self.recorder = publish, recorder
         self.loaded = loaded
         self.previous: Loaded | None = None
         self.contract: Contract = loaded.bundle.contract
         self._controller, self._box = make_controller(loaded, settings)
+        topics, suffix = self.contract.topics, suffix_of(settings)
+        self._names = {alias: topic.absolute for alias, topic in topics.items()}
+        self._spoken = {a: topics[a].absolute + suffix for a in self.contract.outputs}
         self._safe = [(a, Output(self.contract, loaded.types, a)) for a in self.contract.outputs]
         self._lock = threading.Lock()
         self.speed = settings.speed
         self.active = False
+        self.may_begin = may_begin
+        self.is_ticking = False
         self.latest: Command | None = None
         self.ticked_s = 0.0
         self._has_published = False
@@ -89,7 +102,7 @@ class Loop:
             self._controller.restart()
             self.account = Account(self.contract.subscriptions)
             self.latest = None
-            self.active = True
+            self.active, self.is_ticking = True, False
         self.collector.begin()
 
     def stop(self) -> bool:
@@ -131,10 +144,11 @@ class Loop:
         try:
             now_ns = self._now_ns()
             self.account.received[alias] += 1
-            is_due = self._controller.put(alias, now_ns, payload) and self.active
+            is_due = self._controller.put(alias, now_ns, payload) and self._ticks()
             if is_due:
                 self._decide(now_ns)
                 self.account.latency_us.append((time.perf_counter_ns() - start_ns) / 1e3)
+            self._record(alias, now_ns, payload)
         finally:
             self._lock.release()
         if is_due:
@@ -144,7 +158,9 @@ class Loop:
         """Takes a command of the incumbent's, in shadow mode."""
         if self.incumbent is not None and self._enter():
             try:
-                self.incumbent.put(alias, self._now_ns(), payload)
+                now_ns = self._now_ns()
+                self.incumbent.put(alias, now_ns, payload)
+                self._record(alias, now_ns, payload)
             finally:
                 self._lock.release()
 
@@ -154,7 +170,7 @@ class Loop:
         if not self._enter():
             return
         try:
-            if not self.active:
+            if not self._ticks():
                 return
             self._decide(self._now_ns())
             self.account.latency_us.append((time.perf_counter_ns() - start_ns) / 1e3)
@@ -162,6 +178,10 @@ class Loop:
         finally:
             self._lock.release()
         self.collector.after_tick()
+
+    def _ticks(self) -> bool:
+        self.is_ticking = self.active and (self.is_ticking or self.may_begin())
+        return self.is_ticking
 
     def check_overdue(self) -> None:
         """Sends the fallback if the trigger has gone silent; for a timer."""
@@ -176,6 +196,8 @@ class Loop:
 
     def _enter(self) -> bool:
         """Takes the lock; False if a tick hangs, so that the rest of the node stays alive."""
+        if self._lock.acquire(blocking=False):
+            return True
         limit_s = 0.0 if self._watchdog.has_bitten else 2 * self._settings.watchdog_s
         return self._lock.acquire(timeout=limit_s)
 
@@ -254,6 +276,9 @@ class Loop:
 
     def _send(self, command: Command) -> None:
         self._publish(command.payloads)
+        if self.recorder is not None:
+            for alias, payload in command.payloads.items():
+                self.recorder.put(self._spoken[alias], command.t_ns, payload)
         self.account.add(command)
         before, now = self.latest, command.status
         self.latest, self.ticked_s = command, time.monotonic()
@@ -266,6 +291,10 @@ class Loop:
             self._boxes.keep("emergency-stop", self._box)
         elif had_acted and not now.acts and now not in NO_FAULT:
             self._boxes.keep(f"fault-{now.value.replace(' ', '-')}", self._box, is_fault=True)
+
+    def _record(self, alias: str, t_ns: int, payload: bytes) -> None:
+        if self.recorder is not None:
+            self.recorder.put(self._names[alias], t_ns, payload)
 
     def _publish(self, payloads: Mapping[str, bytes]) -> None:
         if not payloads:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -20,6 +21,10 @@ from iql_ros.nodes.loop import Loop
 from iql_ros.nodes.wiring import LATCHED
 
 STOP_TOPIC = "emergency_stop"
+LISTENS_EVERY_S = 0.1
+LATCHED_S = 5.0
+"""A latched message may come so late: Fast DDS repeats an offer that was lost after 3 s."""
+_STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
 class EmergencyStop:
@@ -29,6 +34,9 @@ class EmergencyStop:
 
     Attributes:
         reason: why it is latched; None if it is not.
+        has_listened: whether it has been listening for as long as the parameter `listen_s` says,
+            and latched publishers that the middleware has found have spoken, or had `LATCHED_S`.
+            A stop from before our start is heard later than the sensors, it may be.
     """
 
     def __init__(self, node: Any, loop: Callable[[], Loop | None]) -> None:
@@ -36,13 +44,19 @@ class EmergencyStop:
         self._node, self._loop = node, loop
         self.reason: str | None = None
         self._topic_says_stop = False
+        # Counted by a timer, as only time in which messages are served is time spent listening.
+        self._listen_s = float(node.get_parameter("listen_s").value)
+        self.has_listened = self._listen_s <= 0
+        self._listened_s, self._latched = 0.0, 0
+        self._timer = node.create_timer(LISTENS_EVERY_S, self._listen, clock=_STEADY)
         # The first hears every publisher, the second what a latched one said before we were here.
         # That it does not fit a volatile publisher is no news.
-        for qos in (QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT), LATCHED):
+        volatile = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+        for qos, hear in ((volatile, self._hear), (LATCHED, self._hear_latched)):
             node.create_subscription(
                 Bool,
                 STOP_TOPIC,
-                self._hear,
+                hear,
                 qos,
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
@@ -62,6 +76,23 @@ class EmergencyStop:
         if self.reason is None:
             self.reason = reason
             self._node.get_logger().error(f"emergency stop: {reason}")
+
+    def _listen(self) -> None:
+        self._listened_s += LISTENS_EVERY_S
+        if self._listened_s < self._listen_s:
+            return
+        if self._listened_s >= LATCHED_S or self._latched >= self._count_latched():
+            self.has_listened = True
+            self._timer.cancel()
+
+    def _count_latched(self) -> int:
+        name = self._node.resolve_topic_name(STOP_TOPIC)
+        infos = self._node.get_publishers_info_by_topic(name)
+        return sum(info.qos_profile.durability == LATCHED.durability for info in infos)
+
+    def _hear_latched(self, message: Bool) -> None:
+        self._latched += 1
+        self._hear(message)
 
     def _hear(self, message: Bool) -> None:
         self._topic_says_stop = message.data

@@ -12,11 +12,13 @@ import os
 import resource
 import sys
 import time
+from pathlib import Path
 
 from iql_ros.nodes.settings import Settings, parse_cpus
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
-SWITCH_INTERVAL_S = 0.0005
+CAP_IPC_LOCK = 14
+SWITCH_INTERVAL_S = 0.00002
 """A thread that wakes waits at most so long for another to give up the interpreter."""
 COLLECT_EVERY_S = 1.0
 
@@ -60,11 +62,19 @@ def _lock_memory() -> list[str]:
         "/etc/security/limits.conf, or give the container --ulimit memlock=-1"
     )
     # Under a finite limit locking succeeds, and a later allocation fails in the midst of a run.
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY:
+    is_finite = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY
+    if is_finite and not _may_lock_any():
         return [f"not permitted (the limit is finite): {hint}"]
     if ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
         return [f"not permitted ({os.strerror(ctypes.get_errno())}): {hint}"]
     return []
+
+
+def _may_lock_any() -> bool:
+    """Whether no limit applies, as to root, by the capability CAP_IPC_LOCK."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (effective,) = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
+    return bool(effective >> CAP_IPC_LOCK & 1)
 
 
 def _spoken(numbers: set[int]) -> str:

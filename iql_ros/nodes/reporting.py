@@ -51,6 +51,8 @@ class Reporter:
             "previous bundle": "" if loop.previous is None else loop.previous.bundle.digest,
             "backend": opened.backend,
         }
+        if loop.recorder is not None:
+            values["recorder"] = loop.recorder.state
         if latest is not None and latest.distance is not None:
             values["distance from the training data"] = f"{latest.distance:.3g}"
         values |= {f"ticks {status.value}": count for status, count in account.ticks.items()}
@@ -79,6 +81,8 @@ class Reporter:
             return bytes(DiagnosticStatus.ERROR), f"emergency stop: {loop.halted}"
         if not loop.active:
             return bytes(DiagnosticStatus.OK), "not active"
+        if latest is None and not loop.is_ticking and not loop.may_begin():
+            return bytes(DiagnosticStatus.OK), "listens for a latched stop before it begins"
         if latest is None:
             return bytes(DiagnosticStatus.WARN), f"no tick yet{self._question()}"
         silent_s = time.monotonic() - loop.ticked_s

@@ -20,6 +20,9 @@ from rcl_interfaces.msg import (
 
 from iql_ros.errors import IqlRosError
 
+SIM_TIME = "use_sim_time"
+"""rclpy declares it for every node; here it is read at configure."""
+
 
 def _setting(default: Any, description: str, **rule: Any) -> Any:
     """Declares one parameter; `rule` may hold range, choices, and live: may change while set up."""
@@ -56,11 +59,19 @@ class Settings:
         "A tick that takes longer gives the safe command and latches the emergency stop.",
         range=(0.05, 60.0),
     )
+    listen_s: float = _setting(
+        1.0,
+        "So long after its start the node listens for a latched emergency stop before it acts.",
+        range=(0.0, 60.0),
+    )
     black_box: str = _setting(
         str(Path(os.environ.get("ROS_HOME", "~/.ros")) / "iql_ros"),
         "Folder for recordings of faults, emergency stops and shutdowns; empty: keep none.",
     )
     black_box_s: float = _setting(30.0, "Seconds that a recording goes back.", range=(1.0, 600.0))
+    record: str = _setting(
+        "", "Folder for bags of whole runs, in parts of a minute; empty: record none."
+    )
     executor: str = _setting(
         "single", "rclpy's executor; events is faster.", choices=("single", "events")
     )
@@ -81,6 +92,11 @@ class Settings:
 _BY_NAME: Mapping[str, Field[Any]] = {setting.name: setting for setting in fields(Settings)}
 
 
+def suffix_of(settings: Settings) -> str:
+    """What the names of command topics get: a shadow does not command."""
+    return "" if settings.mode == "active" else "/shadow"
+
+
 def declare(node: Any) -> None:
     """Declares all parameters on `node`."""
     for name, setting in _BY_NAME.items():
@@ -96,9 +112,9 @@ def check_change(parameters: Any, *, is_configured: bool) -> SetParametersResult
     """Whether parameters may change now; the result names the first reason against it."""
     for parameter in parameters:
         setting = _BY_NAME.get(parameter.name)
-        if setting is None and parameter.name != "use_sim_time":
+        if setting is None and parameter.name != SIM_TIME:
             continue
-        reason = refusal(parameter.name, parameter.value) if setting is not None else ""
+        reason = "" if setting is None else refusal(parameter.name, parameter.value)
         is_live = setting is not None and setting.metadata.get("live", False)
         if not reason and is_configured and not is_live:
             reason = f"parameter '{parameter.name}' is read at configure: clean up first"

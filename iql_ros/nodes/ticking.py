@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from iql_ros.sampler import tick_offset
 
+NAP_S = 0.1
+
 
 class SteadyTicks:
     """Calls `tick` at start + k / rate until stopped; a late tick is never made up for.
@@ -41,4 +43,12 @@ class SteadyTicks:
             k = max(following, int(elapsed_ns * self._rate_hz / 1e9) + 1)
             self.late += k - following
             deadline_ns = start_ns + tick_offset(k, self._rate_hz)
-            self._stopped.wait((deadline_ns - time.monotonic_ns()) / 1e9)
+            self._sleep_until(deadline_ns)
+
+    def _sleep_until(self, deadline_ns: int) -> None:
+        """Sleeps, looking up now and then; an event's timed wait wakes later than `sleep`."""
+        while not self._stopped.is_set():
+            left_s = (deadline_ns - time.monotonic_ns()) / 1e9
+            if left_s <= 0:
+                return
+            time.sleep(min(left_s, NAP_S))

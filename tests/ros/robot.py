@@ -107,16 +107,20 @@ class Robot:
 
     # -- orders ------------------------------------------------------------------------
 
-    def call(self, kind: Any, name: str, request: Any) -> Any:
+    def call(self, kind: Any, name: str, request: Any, again_s: float = START_S) -> Any:
+        """Calls a service; where a killed server may have got the request, again after a while."""
         client = self.node.create_client(kind, name)
         assert self.until(client.service_is_ready), name
+        given_up_s = time.monotonic() + START_S
         future = client.call_async(request)
-        assert self.until(future.done), name
+        while not self.until(future.done, again_s):
+            assert time.monotonic() < given_up_s, name
+            future = client.call_async(request)
         self.node.destroy_client(client)
         return future.result()
 
-    def trigger(self, name: str) -> tuple[bool, str]:
-        answer = self.call(Trigger, f"{self.controller}/{name}", Trigger.Request())
+    def trigger(self, name: str, again_s: float = START_S) -> tuple[bool, str]:
+        answer = self.call(Trigger, f"{self.controller}/{name}", Trigger.Request(), again_s)
         return answer.success, answer.message
 
     def set(self, name: str, value: object) -> str:

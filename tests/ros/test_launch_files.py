@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.small_bundle import write_bundle
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,10 +106,45 @@ def test_launch_file_sets_only_parameters_that_the_node_declares(name: str) -> N
 @pytest.mark.ros
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_launch_description_is_built(name: str) -> None:
+    require_launch()
+    arguments = load(name).generate_launch_description().get_launch_arguments()
+    shown = {argument.name: argument.description for argument in arguments}
+    # An included file's arguments are shown too, those that are set for it as well.
+    assert ARGUMENTS[name] <= set(shown) <= ARGUMENTS[name] | CONTROLLER
+    assert all(shown.values())
+
+
+@pytest.mark.ros
+@pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # lark, within rclpy
+@pytest.mark.parametrize(("name", "topic"), [("controller", "/cmd"), ("shadow", "/cmd/shadow")])
+def test_a_launched_controller_acts_and_ends_with_the_launch(
+    tmp_path: Path, name: str, topic: str
+) -> None:
+    require_launch()
+    # Here, as this file is read without ROS too.
+    from tests.ros.robot import processes_in, robot_on
+
+    bundle = write_bundle(tmp_path / "bundle").path
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**: {ros__parameters: {backend: onnx}}")
+    given = [f"bundle:={bundle}", "mode:=active", f"params_file:={parameters}"]
+    with processes_in(tmp_path) as processes, robot_on() as robot:
+        launch = processes("tests.ros.launcher", str(launch_file(name)), *given)
+        heard = robot.commands if topic == "/cmd" else robot.shadows
+        assert robot.until(lambda: len(heard) > 10), processes.log()
+        if name == "shadow":  # whatever mode it is given
+            assert not robot.commands
+        launch.send_signal(signal.SIGINT)
+        assert robot.until(lambda: launch.poll() is not None, 30)
+        assert launch.returncode == 0, processes.log()
+        assert robot.until(lambda: "iql_controller" not in robot.node.get_node_names(), 10)
+        if name == "controller":
+            assert robot.rests()
+
+
+def require_launch() -> None:
     pytest.importorskip("launch.launch_description", reason="ROS's launch is not installed")
     pytest.importorskip("launch_ros.actions", reason="ROS's launch_ros is not installed")
-    description = load(name).generate_launch_description()
-    assert ARGUMENTS[name] == {argument.name for argument in description.get_launch_arguments()}
 
 
 def test_the_parameter_file_names_only_parameters_of_the_node() -> None:

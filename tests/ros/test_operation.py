@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,19 @@ def folder(node: tuple[Robot, Processes]) -> Path:
 
 def turn(robot: Robot) -> float:
     return robot.commands[-1][1].angular.z
+
+
+def test_waiting_for_messages_burns_no_core(robot: Robot, node: tuple[Robot, Processes]) -> None:
+    # The spin() of this rclpy's events executor does, as it overflows a wait without deadline.
+    (process,) = node[1].running
+    before_s = cpu_s(process.pid)
+    robot.spin(2.0)
+    assert cpu_s(process.pid) - before_s < 1.0  # 50 messages and 20 ticks a second: some 0.1
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_speed_scales_the_command_while_it_runs(robot: Robot) -> None:

@@ -1,7 +1,11 @@
-"""Restarts and jumps of the clock: faults that need a controller of their own."""
+"""Restarts, jumps of the clock, starvation: faults that need a controller of their own."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +27,7 @@ pytestmark = [
 ]
 
 POLICY = "iql_controller: policy"
+LOOP = "iql_controller: loop"
 
 
 @pytest.fixture
@@ -52,12 +57,10 @@ def test_a_killed_controller_comes_back_under_a_latched_stop_and_acts(
     arm.press(stop=True)  # latched: it holds for who comes later
     processes.run(bundle)
     assert arm.until(lambda: "emergency stop" in arm.diagnostics[POLICY][1])
-    # The middleware may find the button after the sensors: `enable` of a contract closes the gap.
-    acted = [t for t, v in arm.velocities if any(v)]
-    assert not acted or acted[-1] - acted[0] < 2.0
-    assert arm.until(lambda: not arm.acts())
+    arm.spin(1.5)
+    assert not any(any(v) for _, v in arm.velocities)  # it listens before it acts
     arm.press(stop=False)
-    assert arm.until(lambda: arm.trigger("release")[0])
+    assert arm.until(lambda: arm.trigger("release", again_s=2.0)[0])
     assert arm.until(arm.acts)
     # It ticks by its trigger: that this falls silent is for a timer to notice.
     arm.silence()
@@ -93,3 +96,31 @@ def test_a_clock_that_jumps_both_ways(arm: Arm, processes: Processes, tmp_path: 
     arm.silence()
     now_s -= 50.0  # what it knows lies in the future now: it must not be taken for fresh
     assert arm.until(arm.is_safe)
+
+
+def test_a_controller_that_load_starves_falls_back_and_does_not_make_up(
+    arm: Arm, processes: Processes, tmp_path: Path
+) -> None:
+    bundle = write_joints(tmp_path / "bundle", {"rate_hz": RATE_HZ})
+    process = processes.run(bundle)
+    assert arm.until(arm.acts), processes.log()
+    cpu = min(os.sched_getaffinity(0))
+    for thread in os.listdir(f"/proc/{process.pid}/task"):
+        os.sched_setaffinity(int(thread), {cpu})
+        os.setpriority(os.PRIO_PROCESS, int(thread), 19)
+    hog = f"import os\nos.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
+    hogs = [subprocess.Popen([sys.executable, "-c", hog]) for _ in range(3)]
+    try:
+        arm.spin(3.0)
+    finally:
+        for each in hogs:
+            each.kill()
+            each.wait()
+    ended = time.monotonic()
+    arm.velocities.clear()
+    assert arm.until(arm.acts)  # as soon as it has its share again
+    arm.spin(1.0)
+    heard = [t for t, _ in arm.velocities if t < ended + 1.0]
+    assert len(heard) < 1.0 * RATE_HZ + 10  # what was missed does not come at once
+    assert all(abs(x) <= 1.0 for _, v in arm.velocities for x in v)
+    assert arm.until(lambda: int(arm.diagnostics[LOOP][2].get("late ticks", 0)) >= 10)

@@ -32,6 +32,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),
 ]
 
+POLICY = "iql_controller: policy"
+
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
@@ -116,6 +118,37 @@ def test_two_controllers_in_namespaces_do_not_meet(
     assert "emergency stop" not in robot.diagnostics[names[1]][1]
 
 
+# rclpy's own words about our publisher use what it has deprecated itself.
+@pytest.mark.filterwarnings("ignore:Deprecated in favor of:DeprecationWarning")
+def test_a_publisher_whose_qos_does_not_fit_is_reported(
+    robot: Robot, processes: Processes, tmp_path: Path
+) -> None:
+    topics = CONTRACT.canonical()["topics"]
+    latched = {"reliability": "reliable", "durability": "transient_local"}
+    topics["odom"] = {**topics["odom"], "qos": latched}
+    contract = Contract.model_validate({**CONTRACT.canonical(), "topics": topics})
+    mlp = Mlp.drawn(0, contract=contract)
+    graph = mlp.graph(graph_metadata(contract))
+    bundle = write_bundle(tmp_path / "latched", mlp, contract=contract, policy=graph)
+    processes.run(bundle.path)
+    told = "/odom: a publisher does not fit, policy DURABILITY"
+    assert robot.until(lambda: told in robot.diagnostics["iql_controller: topics"][1])
+    assert robot.diagnostics["iql_controller: topics"][0] == 1
+    assert not robot.commands  # nothing is delivered
+
+
+def test_two_controllers_on_one_topic_both_say_so(
+    robot: Robot, processes: Processes, bundle: Path
+) -> None:
+    for side in ("left", "right"):
+        arguments = ["--mode", "active", "--", "-p", "backend:=onnx", "-r", f"__ns:=/{side}"]
+        processes("iql_ros.cli", "run", str(bundle), *arguments)
+    names = ["left/iql_controller: commands", "right/iql_controller: commands"]
+    told = "/cmd has 2 publishers: only one may command"
+    assert robot.until(lambda: all(robot.diagnostics[name][1] == told for name in names))
+    assert all(robot.diagnostics[name][0] == 2 for name in names)
+
+
 def test_faults_and_shutdown_leave_recordings(
     robot: Robot, processes: Processes, bundle: Path, tmp_path: Path
 ) -> None:
@@ -144,13 +177,18 @@ def test_faults_and_shutdown_leave_recordings(
 def test_a_disk_that_is_full_is_only_logged(
     robot: Robot, processes: Processes, bundle: Path, tmp_path: Path
 ) -> None:
-    process = processes.run(bundle, f"black_box:={tmp_path / 'box'}")
+    runs = tmp_path / "runs"
+    process = processes.run(bundle, f"black_box:={tmp_path / 'box'}", f"record:={runs}")
     assert robot.until(robot.moves), processes.log()
     robot.spin(0.5)  # some 25 messages of 700 bytes
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (10_000, 10_000))
     robot.talks = False
     assert robot.until(lambda: "could not be recorded" in processes.log())
     assert not list((tmp_path / "box").iterdir())
+    ended = "recording has ended: File too large"
+    assert robot.until(lambda: robot.diagnostics[POLICY][2].get("recorder") == ended)
+    assert f"{ended}; 0 whole parts are in {runs}" in processes.log()
+    assert not [path for path in runs.rglob("*") if path.is_file()]
     robot.talks = True
     assert robot.until(robot.moves)
     process.send_signal(signal.SIGINT)
