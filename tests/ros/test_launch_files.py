@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.small_bundle import write_bundle
+from tests.small_gate import pass_gate
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,7 +125,7 @@ def test_a_launched_controller_acts_and_ends_with_the_launch(
     # Here, as this file is read without ROS too.
     from tests.ros.robot import processes_in, robot_on
 
-    bundle = write_bundle(tmp_path / "bundle").path
+    bundle = pass_gate(write_bundle(tmp_path / "bundle"))
     parameters = tmp_path / "parameters.yaml"
     parameters.write_text("/**: {ros__parameters: {backend: onnx}}")
     given = [f"bundle:={bundle}", "mode:=active", f"params_file:={parameters}"]

@@ -11,6 +11,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from tests.ros.robot import processes_in, robot_on
 from tests.small_bundle import write_bundle
+from tests.small_gate import pass_gate
 
 pytestmark = [
     pytest.mark.ros,
@@ -36,7 +37,7 @@ def locked_kb(pid: int) -> int:
 
 
 def test_each_wish_is_granted_or_the_log_says_what_to_change(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle").path
+    bundle = pass_gate(write_bundle(tmp_path / "bundle"))
     cpu = max(os.sched_getaffinity(0))
     wishes = ("realtime_priority:=10", f"cpus:='{cpu}'", "lock_memory:=true")
     with processes_in(tmp_path) as processes, robot_on() as robot:

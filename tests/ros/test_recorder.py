@@ -17,6 +17,7 @@ from iql_ros.nodes.recorder import Recorder
 from iql_ros.nodes.types import installed_types
 from tests.ros.robot import processes_in, robot_on
 from tests.small_bundle import CONTRACT, write_bundle
+from tests.small_gate import pass_gate
 from training.conversion.convert import convert
 from training.datasets.dataset import load_dataset
 from training.logs import open_log
@@ -35,7 +36,7 @@ def made(folder: Path, said: list[str]) -> Recorder:
 
 
 def test_a_recorded_run_converts_by_the_same_contract(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle").path
+    bundle = pass_gate(write_bundle(tmp_path / "bundle"))
     with processes_in(tmp_path) as processes, robot_on() as robot:
         process = processes.run(bundle, f"record:={tmp_path / 'runs'}")
         assert robot.until(robot.moves), processes.log()

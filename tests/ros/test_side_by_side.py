@@ -130,7 +130,7 @@ def test_a_publisher_whose_qos_does_not_fit_is_reported(
     mlp = Mlp.drawn(0, contract=contract)
     graph = mlp.graph(graph_metadata(contract))
     bundle = write_bundle(tmp_path / "latched", mlp, contract=contract, policy=graph)
-    processes.run(bundle.path)
+    processes.run(pass_gate(bundle))
     told = "/odom: a publisher does not fit, policy DURABILITY"
     assert robot.until(lambda: told in robot.diagnostics["iql_controller: topics"][1])
     assert robot.diagnostics["iql_controller: topics"][0] == 1

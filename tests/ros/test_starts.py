@@ -16,6 +16,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from tests.ros.robot import robot_on
 from tests.small_bundle import write_bundle
+from tests.small_gate import pass_gate
 
 pytestmark = [
     pytest.mark.ros,
@@ -61,7 +62,7 @@ def started_and_stopped(bundle: Path, folder: Path, number: int) -> tuple[int, s
 
 
 def test_twenty_starts_ended_at_any_moment_leave_nothing(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle").path
+    bundle = pass_gate(write_bundle(tmp_path / "bundle"))
     folder = tmp_path / "home"
     folder.mkdir()
     with robot_on() as robot, ThreadPoolExecutor(LANES) as lanes:
