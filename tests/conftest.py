@@ -7,7 +7,12 @@ processes that tests start.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+
+# A shell without job control starts what goes to its background deaf to SIGINT, and so would be
+# every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two OpenMP threads beside a busy process take a training update from 10 to 155 ms.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
