@@ -69,8 +69,8 @@ RECIPES: Mapping[str, Recipe] = {
             verb=("reach", "reaches", "reached"),
             over_ros=OverRos(speed=5.0, latency_episodes=8),
         ),
-        # Bumps are rare (6 in 100 episodes), so the actor learns 300 episodes by heart before it has
-        # learnt to avoid: with 600 and more it arrives.
+        # Advantages are a few hundredths, hence the large inverse temperature. The actor learns few
+        # episodes by heart at that, hence so many.
         Recipe(
             robot="diffbot",
             suite="diffbot",
