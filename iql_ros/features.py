@@ -120,6 +120,11 @@ def angle_difference(a: Array, b: Array) -> Array:
     return np.where(wrapped >= np.pi, -np.pi, wrapped)
 
 
+def reciprocal(value: Array) -> Array:
+    """Returns 1 / value, shape (N, F): of a range the nearness, 0 for one beyond all bounds."""
+    return 1.0 / value
+
+
 def norm(vector: Array) -> Array:
     """Returns the Euclidean length, shape (N, 1)."""
     total = np.zeros(len(vector))
@@ -178,5 +183,6 @@ FEATURES: Mapping[str, Feature] = {
     "rotate_inverse": Feature(rotate_inverse, (3, 4), _same),
     "difference": Feature(difference, (None, None), _same),
     "angle_difference": Feature(angle_difference, (None, None), _same),
+    "reciprocal": Feature(reciprocal, (None,), _same),
     "norm": Feature(norm, (None,), _one),
 }

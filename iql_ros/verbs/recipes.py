@@ -69,23 +69,23 @@ RECIPES: Mapping[str, Recipe] = {
             verb=("reach", "reaches", "reached"),
             over_ros=OverRos(speed=5.0, latency_episodes=8),
         ),
-        # Does not pass its gate yet: 77 of 100 nominal episodes with what stands here, where the
-        # operators arrive in 246 of 300.
+        # Advantages are a few hundredths, hence the large inverse temperature. The actor learns few
+        # episodes by heart at that, hence so many.
         Recipe(
             robot="diffbot",
             suite="diffbot",
             out=Path("runs/demo_diffbot"),
             dataset="diffbot.h5",
-            recorded=300,
+            recorded=1000,
             training={
                 "bc": [
-                    *("--steps", "6000", "--set", "hidden=[128,128]"),
+                    *("--steps", "10000", "--set", "hidden=[128,128]"),
                     *("--set", "learning_rate=0.001"),
                 ],
                 "iql": [
-                    *("--steps", "6000", "--set", "hidden=[128,128]"),
-                    *("--set", "learning_rate=0.001", "--set", "discount=0.95"),
-                    *("--set", "expectile=0.8", "--set", "inverse_temperature=3"),
+                    *("--steps", "10000", "--set", "hidden=[128,128]"),
+                    *("--set", "learning_rate=0.001", "--set", "discount=0.97"),
+                    *("--set", "expectile=0.8", "--set", "inverse_temperature=8"),
                 ],
             },
             judged=100,

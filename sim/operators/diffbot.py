@@ -52,8 +52,8 @@ def astray(speed: float, aside: float) -> Move:
 
 CREW = Crew(
     operators={
-        "bold": Operator(0.25, {"drive": 0.6, "blind": 0.4}, 0.03),
-        "hesitant": Operator(0.25, {"drive": 0.75, "stop": 0.25}, 0.03),
+        "bold": Operator(0.25, {"drive": 0.3, "blind": 0.7}, 0.03),
+        "hesitant": Operator(0.25, {"drive": 0.6, "stop": 0.4}, 0.03),
         "astray": Operator(0.25, {"drive": 0.65, "astray": 0.35}, 0.03),
         "shaky": Operator(0.25, {"drive": 0.75, "turn": 0.25}, 0.08),
     },

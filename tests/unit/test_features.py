@@ -89,6 +89,10 @@ def test_difference_and_norm() -> None:
     assert FEATURES["norm"](offset).tolist() == [[5]]
 
 
+def test_the_reciprocal_of_a_range_is_its_nearness_and_zero_beyond_all_bounds() -> None:
+    assert FEATURES["reciprocal"](np.array([[0.5, 4.0, np.inf]])).tolist() == [[2, 0.25, 0]]
+
+
 def test_infinity_gives_nan_without_a_warning() -> None:
     infinite = np.full((2, 2), np.inf)
     for name in ("sin", "cos", "sincos", "angle_difference"):

@@ -37,7 +37,7 @@ def test_ranges_are_those_to_walls_and_posts():
     lidar_x = -0.5 - 0.032  # the lidar sits behind the axle
     # 5 mm: the robot settles on its caster, and the beam tilts with it
     near = {"abs": 0.005}
-    assert ranges[0] == pytest.approx(0.5 - 0.15 - lidar_x, **near)  # the post's near side
+    assert ranges[0] == pytest.approx(0.5 - 0.12 - lidar_x, **near)  # the post's near side
     assert ranges[90 // 15] == pytest.approx(NORTH_M - 0.1, **near)
     assert ranges[180 // 15] == pytest.approx(lidar_x + EAST_M, **near)
     assert ranges[270 // 15] == pytest.approx(NORTH_M + 0.1, **near)
