@@ -86,7 +86,7 @@ def run_suite(
     Raises:
         ContractError: suite, world and controller do not fit each other.
     """
-    _check(suite, make_controller)
+    check(suite, make_controller)
     chunks = [
         (name, range(first, min(first + CHUNK, scenario.episodes)))
         for name, scenario in suite.scenarios.items()
@@ -161,7 +161,7 @@ def world_of(suite: Suite) -> tuple[WorldFile, Contract]:
     return load_world_file(suite.narrowed().world or "")
 
 
-def _check(suite: Suite, make_controller: MakeController) -> None:
+def check(suite: Suite, make_controller: MakeController) -> None:
     """Refuses what cannot be run together, before any worker starts."""
     file, machine = world_of(suite)
     world = World(file, machine)

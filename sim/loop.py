@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from iql_ros.control.command import Command
 from iql_ros.controller import Controller
-from iql_ros.errors import LogError
+from iql_ros.errors import ContractError, LogError
 from iql_ros.sampler import SECOND_NS
 from sim.episode import Clocked, Episode, Trace
 from sim.judge import Outcome
@@ -298,12 +298,23 @@ def fly(
         episode: its number, which with the world's seed fixes start and noise.
         heard: sees the messages of every sensor period, before the pilot does.
         said: sees the messages of every command.
+
+    Raises:
+        ContractError: the pilot gives no action of the contract.
     """
     world.reset(episode)
+    size = world.contract.action_size
     while (outcome := world.outcome()) is None:
         heard(world.advance())
         if world.is_deciding:
-            payloads = world.encode(pilot(world.fields))
+            action = np.asarray(pilot(world.fields), np.float64)
+            if action.shape != (size,) or not np.isfinite(action).all():
+                names = ", ".join(world.contract.action_names)
+                raise ContractError(
+                    f"the drivers of world {world.file.world!r} gave {action}: an action is {size} "
+                    f"finite numbers in the contract's order ({names})"
+                )
+            payloads = world.encode(action)
             world.command(payloads)
             said(payloads)
     return outcome

@@ -9,6 +9,7 @@ is resumed by starting it again: bags that exist are kept.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -25,6 +26,7 @@ import numpy as np
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from iql_ros.bundle import load_bundle
 from iql_ros.errors import ContractError
 from iql_ros.wire import make_types
 from sim.gate import controller_of
@@ -35,6 +37,7 @@ from sim.world import Message, World, load_world
 from sim.world_file import load_world_file
 
 RESULTS = "results.json"
+ORIGIN = "recorded_from.sha256"
 
 START_NS = 1_760_000_000_000_000_000  # October 2025
 BAG_SPACING_NS = 3_600_000_000_000  # bags begin an hour apart
@@ -73,7 +76,7 @@ def record(
 
     Args:
         out: folder for the bags; made if absent. A bag in it that this call would write is
-            kept as it is.
+            kept as it is, if it came from the same world and drivers.
         episodes: how many, at least 1.
         seed: the same seed gives the same messages.
         episodes_per_bag: how many share a bag.
@@ -81,6 +84,9 @@ def record(
         progress: called with the episodes done and all episodes, after each bag.
         world: a world file, or the name of a shipped world; it names its operators.
         driver: who drives in their place.
+
+    Raises:
+        ContractError: the world is wrong, or a bag is there that came from another.
     """
     if episodes < 1 or episodes_per_bag < 1:
         raise ValueError(
@@ -91,14 +97,19 @@ def record(
         range(first, min(first + episodes_per_bag, episodes))
         for first in range(0, episodes, episodes_per_bag)
     ]
-    name = load_world(world).file.world
+    stage = load_world(world)
+    origin = _origin(stage, Path(world).parent, driver)
+    name = stage.file.world
     name = name if driver is None else f"{name}_{driver.bundle.name}_{driver.scenario_name}"
     bags = [out / f"{name}_seed{seed}_{n.start:05d}-{n.stop - 1:05d}" for n in shares]
     todo = [(bag, numbers) for bag, numbers in zip(bags, shares, strict=True) if not bag.exists()]
+    _refuse_foreign(bags, origin)
     done = episodes - sum(len(numbers) for _, numbers in todo)
     progress(done, episodes)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_record_bag, world, bag, n, seed, driver): len(n) for bag, n in todo}
+        running = {
+            pool.submit(_record_bag, world, bag, n, seed, driver, origin): len(n) for bag, n in todo
+        }
         try:
             for finished in as_completed(running):
                 finished.result()
@@ -115,7 +126,36 @@ def read_results(bag: Path) -> list[Outcome]:
     return [Outcome(**entry) for entry in json.loads((bag / RESULTS).read_text())]
 
 
-def _record_bag(source: str, bag: Path, episodes: range, seed: int, driver: Driver | None) -> None:
+def _origin(world: World, folder: Path, driver: Driver | None) -> str:
+    """A hash of all that decides what the episodes of a seed are."""
+    parts = [world.digest]
+    if driver is None:
+        module = (world.file.behaviour or "").partition(":")[0]
+        path = folder / module if module.endswith(".py") else _origin_of_module(module)
+        parts.append(path.read_text() if path is not None and path.is_file() else "")
+    else:
+        parts += [load_bundle(driver.bundle).digest, driver.scenario.model_dump_json()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _origin_of_module(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name) if name else None
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
+def _refuse_foreign(bags: Sequence[Path], origin: str) -> None:
+    for bag in bags:
+        said = bag / ORIGIN
+        if bag.exists() and not (said.is_file() and said.read_text() == origin):
+            raise ContractError(
+                f"{bag} was recorded before the model, contract, world file or drivers became what "
+                f"they are: delete {bag.parent}, or record into another folder"
+            )
+
+
+def _record_bag(
+    source: str, bag: Path, episodes: range, seed: int, driver: Driver | None, origin: str
+) -> None:
     if driver is None:
         world = load_world(source, seed)
     else:
@@ -126,6 +166,7 @@ def _record_bag(source: str, bag: Path, episodes: range, seed: int, driver: Driv
         unfinished = Path(folder) / bag.name
         drive = partial(_operators, Path(source).parent) if driver is None else driver.drive
         _write_bag(unfinished, world, episodes, drive)
+        (unfinished / ORIGIN).write_text(origin)
         unfinished.rename(bag)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from iql_ros.control.command import Command
 from iql_ros.errors import IqlRosError
 from sim.episode import Episode
-from sim.gate import MakeController, make_trial
+from sim.gate import MakeController, check, make_trial
 from sim.scenarios import Suite
 from sim.world import START_NS, World
 
@@ -35,6 +35,7 @@ def replay(
         ContractError: there is no such scenario, or nothing fits.
         IqlRosError: there is no display for the viewer.
     """
+    check(suite, make_controller)
     trial = make_trial(suite, seed, make_controller, scenario)
     names = make_controller().contract.action_names
 

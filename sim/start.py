@@ -64,7 +64,8 @@ def put_body(
     drawn: dict[str, float] = {key: float(rng.uniform(*range_)) for key, range_ in place.items()}
     body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
     if body < 0:
-        raise ContractError(f"start: the model has no body {name!r}")
+        others = ", ".join(model.body(i).name for i in range(1, model.nbody))
+        raise ContractError(f"start: the model has no body {name!r}, it has {others}")
     mocap, joint = int(model.body_mocapid[body]), int(model.body_jntadr[body])
     if mocap >= 0:
         position, rotation = data.mocap_pos[mocap], data.mocap_quat[mocap]

@@ -96,14 +96,14 @@ RECIPES: Mapping[str, Recipe] = {
             suite="cartpole",
             out=Path("runs/demo_cartpole"),
             dataset="cartpole.h5",
-            recorded=800,
+            recorded=1600,
             training={
                 "bc": [
                     *("--steps", "6000", "--set", "hidden=[128,128]"),
                     *("--set", "learning_rate=0.001"),
                 ],
                 "iql": [
-                    *("--steps", "10000", "--set", "hidden=[128,128]"),
+                    *("--steps", "12000", "--set", "hidden=[128,128]"),
                     *("--set", "learning_rate=0.001", "--set", "discount=0.95"),
                     *("--set", "expectile=0.8", "--set", "inverse_temperature=2"),
                 ],

@@ -1,12 +1,17 @@
+import shutil
+
 import numpy as np
 import pytest
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from iql_ros.contract import load_contract
+from iql_ros.errors import ContractError
 from iql_ros.policies import open_policy
+from sim.loop import fly
 from sim.record import Driver, read_results, record
 from sim.scenarios import Physics, Scenario
+from sim.world import load_world
 from tests.small_world import joints_contract, write_joint_bundle, write_world
 from training.conversion.convert import convert
 from training.datasets.dataset import load_dataset
@@ -30,6 +35,25 @@ def read(bag):
 def recorded(tmp_path_factory):
     out = tmp_path_factory.mktemp("bags")
     return out, record(out, episodes=3, seed=1, episodes_per_bag=2)
+
+
+def test_bags_of_another_world_or_other_drivers_are_not_kept(recorded, tmp_path):
+    out = tmp_path / "bags"
+    shutil.copytree(recorded[0], out)
+    kept = [path.stat().st_mtime_ns for path in out.iterdir()]
+    assert len(record(out, episodes=3, seed=1, episodes_per_bag=2).bags) == 2
+    assert [path.stat().st_mtime_ns for path in out.iterdir()] == kept
+
+    (next(iter(out.iterdir())) / "recorded_from.sha256").write_text("another")
+    with pytest.raises(ContractError, match="was recorded before the model, contract, world file"):
+        record(out, episodes=3, seed=1, episodes_per_bag=2)
+    assert [path.stat().st_mtime_ns for path in out.iterdir()] == kept
+
+
+@pytest.mark.parametrize("given", [0.5, [0.1, 0.2], [np.nan] * 6])
+def test_drivers_that_give_no_action_are_named(given):
+    with pytest.raises(ContractError, match=r"the drivers of world 'arm6' gave .*: an action is 6"):
+        fly(load_world("arm6"), lambda fields: given, 0)
 
 
 def test_each_bag_is_a_folder_with_metadata_and_mcap(recorded):
