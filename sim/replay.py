@@ -7,6 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from iql_ros.control.command import Command
 from iql_ros.errors import IqlRosError
 from sim.episode import Episode
@@ -47,7 +50,15 @@ def replay(
         say(f"{t_s:7.3f} s  {command.status.value}{detail}{published}  {action}")
 
     with _viewer(trial.world) if viewer else contextlib.nullcontext(lambda world: None) as seen:
-        return trial.run(number, seen=seen, decided=decided)
+        episode = trial.run(number, seen=seen, decided=decided)
+    world = trial.world
+    last = ", ".join(f"{name} {_figures(values)}" for name, values in world.fields.items())
+    say(f"success is: {world.file.success}; measured last: {last}")
+    return episode
+
+
+def _figures(values: NDArray[np.float64]) -> str:
+    return " ".join(f"{value:.3g}" for value in values)
 
 
 @contextlib.contextmanager

@@ -179,7 +179,10 @@ def test_a_replay_says_every_decision_and_gives_the_same_episode():
     lines = []
     found = replay(suite(), 5, straight_controller, "topic_dead", 3, say=lines.append)
     assert found == episodes("topic_dead")[3]
-    assert len(lines) == len(found.trace.statuses)
+    *decisions, last = lines
+    assert len(decisions) == len(found.trace.statuses)
+    assert last.startswith("success is: ")
+    assert "; measured last: " in last
     assert "s  limited: command_1 = -0.7018 became" in lines[1]
     assert "steps); return" in in_words(found)
 
