@@ -20,7 +20,7 @@ from pydantic import Field as Key
 from pydantic import ValidationError, model_validator
 from typing_extensions import Self
 
-from iql_ros.contracts.contract_yaml import explain, read_yaml
+from iql_ros.contracts.contract_yaml import explain, find_yaml, load_model
 from iql_ros.contracts.definitions import read_definitions
 from iql_ros.contracts.paths import component_labels
 from iql_ros.contracts.safety import Safety, check_safety
@@ -313,19 +313,8 @@ def load_contract(source: str | Path) -> Contract:
     Raises:
         ContractError: naming file, line, field, value, rule and fix.
     """
-    path = Path(source)
-    if not path.exists() and (ROBOTS / f"{source}.yaml").exists():
-        path = ROBOTS / f"{source}.yaml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in ROBOTS.glob("*.yaml")))
-        raise ContractError(f"no contract at {source}: give a YAML file or one of {shipped}")
-    data, node = read_yaml(path)
-    if not isinstance(data, dict):
-        raise ContractError(f"{path} must be a mapping that begins with 'format: 1'")
-    try:
-        contract = Contract.model_validate(data)
-    except ValidationError as error:
-        raise ContractError(explain(error, str(path), node)) from None
+    path = find_yaml(source, ROBOTS, "contract")
+    contract = load_model(Contract, path)
     folders = [path.parent / folder for folder in contract.message_folders]
     found = read_definitions(folders, [topic.type for topic in contract.topics.values()])
     return contract.model_copy(update={"definitions": {**contract.definitions, **found}})

@@ -6,16 +6,15 @@ controller goes on from one episode to the next. In lockstep none of that is so.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from iql_ros.bundle import load_bundle
-from iql_ros.controller import Controller
-from iql_ros.policies import open_policy
-from iql_ros.wire import make_types
+from sim.gate import controller_of
 from sim.judge import Outcome
 from sim.loop import Trial
 from sim.world import load_world
@@ -31,14 +30,7 @@ def compare(bundle: str, world: str, seed: int, over_ros: Sequence[Outcome]) -> 
     Returns:
         Facts as JSON has them; `in_words` says them.
     """
-    loaded = load_bundle(bundle)
-    contract = loaded.contract
-    controller = Controller(
-        contract,
-        open_policy(loaded, "onnx").policy,
-        make_types(contract.definitions),
-        support=loaded.manifest.support,
-    )
+    controller = controller_of(Path(bundle), "onnx", time.perf_counter)
     trial = Trial(load_world(world, seed), controller)
     lockstep = [trial.run(outcome.episode).outcome for outcome in over_ros]
     ticks_us = 1e6 * np.array(trial.clocked.ticks_s)

@@ -51,10 +51,21 @@ class Run:
     clocked: Mapping[str, Clocked]
 
 
-def controller_of(path: Path, backend: str = BACKEND) -> Controller:
+def _still() -> float:
+    return 0.0
+
+
+def controller_of(
+    path: Path, backend: str = BACKEND, clock: Callable[[], float] = _still
+) -> Controller:
     """The controller that a node would run of a bundle, its clock standing still.
 
     How long the policy takes is measured from outside, so that no status depends on it.
+
+    Args:
+        path: of the bundle.
+        backend: of the policy.
+        clock: in seconds, where the policy's time is to count after all.
     """
     bundle = load_bundle(path)
     return Controller(
@@ -62,7 +73,7 @@ def controller_of(path: Path, backend: str = BACKEND) -> Controller:
         open_policy(bundle, backend).policy,
         make_types(bundle.contract.definitions),
         support=bundle.manifest.support,
-        clock=lambda: 0.0,
+        clock=clock,
     )
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from iql_ros.contract import Contract
-from iql_ros.contracts.contract_yaml import explain, read_yaml
+from iql_ros.contracts.contract_yaml import find_yaml, read_yaml, validated
 from iql_ros.contracts.schema import Name, Strict
 from iql_ros.errors import ContractError
 from sim.world_file import Place, Range
@@ -201,14 +201,7 @@ def load_suite(source: str | Path) -> Suite:
     Raises:
         ContractError: naming file, line, key, value, rule and fix.
     """
-    path = Path(source)
-    if not path.exists() and (SCENARIOS / f"{source}.yaml").exists():
-        path = SCENARIOS / f"{source}.yaml"
-    if not path.is_file():
-        shipped = sorted(p.stem for p in SCENARIOS.glob("*.yaml") if p != LIBRARY)
-        raise ContractError(
-            f"no suite at {source}: give a YAML file or one of {', '.join(shipped)}"
-        )
+    path = find_yaml(source, SCENARIOS, "suite", hidden=LIBRARY)
     data, node = read_yaml(path)
     library = yaml.safe_load(LIBRARY.read_text(encoding="utf-8"))
     if not isinstance(data, dict) or not isinstance(data.get("scenarios"), dict):
@@ -217,10 +210,7 @@ def load_suite(source: str | Path) -> Suite:
         name: _overridden(library.get(name, {}), changes or {})
         for name, changes in data["scenarios"].items()
     }
-    try:
-        suite = Suite.model_validate(data)
-    except ValidationError as error:
-        raise ContractError(explain(error, str(path), node)) from None
+    suite = validated(Suite, data, path, node)
     beside = path.parent / (suite.world or "")
     return suite.model_copy(update={"world": str(beside)}) if beside.is_file() else suite
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ValidationError, model_validator
+from pydantic import BeforeValidator, model_validator
 from pydantic import Field as Key
 from typing_extensions import Self
 
 from iql_ros.contract import Contract, load_contract
-from iql_ros.contracts.contract_yaml import explain, read_yaml
+from iql_ros.contracts.contract_yaml import find_yaml, load_model
 from iql_ros.contracts.schema import Name, Strict
 from iql_ros.errors import ContractError
 
@@ -112,19 +112,8 @@ def load_world_file(source: str | Path) -> tuple[WorldFile, Contract]:
     Raises:
         ContractError: naming file, line, key, value, rule and fix.
     """
-    path = Path(source)
-    if not path.exists() and (WORLDS / f"{source}.yaml").exists():
-        path = WORLDS / f"{source}.yaml"
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in WORLDS.glob("*.yaml")))
-        raise ContractError(f"no world at {source}: give a YAML file or one of {shipped}")
-    data, node = read_yaml(path)
-    if not isinstance(data, dict):
-        raise ContractError(f"{path} must be a mapping that begins with 'format: 1'")
-    try:
-        world = WorldFile.model_validate(data)
-    except ValidationError as error:
-        raise ContractError(explain(error, str(path), node)) from None
+    path = find_yaml(source, WORLDS, "world")
+    world = load_model(WorldFile, path)
     beside = path.parent / world.contract
     contract = load_contract(beside if beside.is_file() else world.contract)
     for alias in world.topics:

@@ -1,16 +1,55 @@
-"""The YAML side of a contract: reading with line numbers, and errors that use them."""
+"""YAML that people write: found, read with line numbers, checked, with errors that use them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from iql_ros.errors import ContractError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def find_yaml(source: str | Path, folder: Path, what: str, *, hidden: Path | None = None) -> Path:
+    """The file that `source` names.
+
+    Args:
+        source: a YAML file, or the name of one that is shipped in `folder`.
+        folder: of the shipped ones.
+        what: they are, for the error.
+        hidden: one of them that is not offered.
+
+    Raises:
+        ContractError: there is none; names those that are shipped.
+    """
+    path = Path(source)
+    if not path.exists() and (folder / f"{source}.yaml").exists():
+        path = folder / f"{source}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p != hidden))
+        raise ContractError(f"no {what} at {source}: give a YAML file or one of {shipped}")
+    return path
+
+
+def load_model(model: type[Model], path: Path) -> Model:
+    """The content of a YAML file as a model. Raises ContractError, naming file, line and key."""
+    data, node = read_yaml(path)
+    if not isinstance(data, dict):
+        raise ContractError(f"{path} must be a mapping that begins with 'format: 1'")
+    return validated(model, data, path, node)
+
+
+def validated(model: type[Model], data: Any, path: Path, node: yaml.Node | None) -> Model:
+    """`data`, read from a YAML file with the tree `node`, as a model. Raises ContractError."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ContractError(explain(error, str(path), node)) from None
 
 
 def read_yaml(path: Path) -> tuple[Any, yaml.Node | None]:
