@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from iql_ros.bundles.signing import sign_bundle
 from tests.keys import write_keys
-from tests.ros.robot import START_S, Processes, Robot, is_safe, processes_in, robot_on
+from tests.ros.robot import START_S, Processes, Robot, is_safe
 from tests.small_bundle import write_bundle
 from tests.small_gate import pass_gate
 
@@ -24,18 +23,6 @@ pytestmark = [
 ]
 
 CONFIGURE, ACTIVATE, DEACTIVATE, CLEANUP = 1, 3, 4, 2
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    with robot_on() as robot:
-        yield robot
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    with processes_in(tmp_path) as processes:
-        yield processes
 
 
 @pytest.fixture

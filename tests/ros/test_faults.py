@@ -10,7 +10,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -49,12 +48,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Arm, Proces
 def arm(node: tuple[Arm, Processes]) -> Arm:
     node[0].settle()
     return node[0]
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    with processes_in(tmp_path) as processes:
-        yield processes
 
 
 # -- a topic that dies, or is not what it should be --------------------------------------

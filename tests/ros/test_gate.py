@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from iql_ros.bundle import load_bundle
 from iql_ros.bundles.gate_record import write_gate
 from iql_ros.nodes.permission import ask
 from iql_ros.nodes.settings import Settings
-from tests.ros.robot import START_S, Processes, Robot, processes_in, robot_on
+from tests.ros.robot import START_S, Processes, Robot
 from tests.small_bundle import Mlp, write_bundle
 from tests.small_gate import pass_gate, record_of
 
@@ -26,18 +25,6 @@ pytestmark = [
 
 CONFIGURE, CLEANUP, ACTIVATE = 1, 2, 3
 GATE = "iql_controller: gate"
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    with robot_on() as robot:
-        yield robot
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    with processes_in(tmp_path) as processes:
-        yield processes
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 
 from tests.ros.arm import BOUND_S, RATE_HZ, Arm, write_joints
-from tests.ros.robot import Processes, processes_in
+from tests.ros.robot import Processes
 
 pytestmark = [
     pytest.mark.ros,
@@ -28,12 +28,6 @@ pytestmark = [
 
 POLICY = "iql_controller: policy"
 LOOP = "iql_controller: loop"
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    with processes_in(tmp_path) as processes:
-        yield processes
 
 
 @pytest.fixture

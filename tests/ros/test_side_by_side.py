@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from iql_ros.bundles.format import graph_metadata
 from iql_ros.contract import Contract
 from iql_ros.nodes.types import installed_types
 from iql_ros.policies import open_policy
-from tests.ros.robot import Processes, Robot, processes_in, robot_on
+from tests.ros.robot import Processes, Robot
 from tests.small_bundle import CONTRACT, Mlp, write_bundle
 from tests.small_gate import pass_gate
 
@@ -33,18 +32,6 @@ pytestmark = [
 ]
 
 POLICY = "iql_controller: policy"
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    with processes_in(tmp_path) as processes:
-        yield processes
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    with robot_on() as robot:
-        yield robot
 
 
 @pytest.fixture
