@@ -127,11 +127,10 @@ def reciprocal(value: Array) -> Array:
 
 def norm(vector: Array) -> Array:
     """Returns the Euclidean length, shape (N, 1)."""
-    total = np.zeros(len(vector))
+    first, *others = (vector * vector).T
     # Column by column: how numpy orders a sum along rows depends on their number.
-    for column in vector.T:
-        total = total + column * column
-    return np.sqrt(total)[:, None]
+    length: Array = np.sqrt(sum(others, first))
+    return length[:, None]
 
 
 def _axes(quaternion: Array) -> tuple[tuple[Array, Array, Array], ...]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
 from iql_ros.contracts.paths import component_labels
-from iql_ros.features import FEATURES
+from iql_ros.features import FEATURES, Feature
 
 Array = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ class FieldPlan:
         self.names = tuple(names)
         self.paths: dict[str, list[str]] = {}
         self._slices: dict[str, tuple[str, slice]] = {}
-        self._derived: list[str] = []
+        self._derived: list[tuple[str, Feature, Sequence[str]]] = []
         widths: dict[str, int] = {}
         for name in contract.closure(self.names):
             field = contract.fields[name]
@@ -42,7 +42,7 @@ class FieldPlan:
                 self.paths.setdefault(field.topic, []).append(field.path)
                 self._slices[name] = (field.topic, slice(start, stop))
             elif field.derive is not None:
-                self._derived.append(name)
+                self._derived.append((name, FEATURES[field.derive], field.of))
         self.places = self._find_places()
 
     def _find_places(self) -> NDArray[np.intp] | None:
@@ -65,8 +65,6 @@ class FieldPlan:
             By field name, shape (N, components); memory fields are not among them.
         """
         values = {name: rows[alias][:, part] for name, (alias, part) in self._slices.items()}
-        for name in self._derived:
-            field = self.contract.fields[name]
-            assert field.derive is not None
-            values[name] = FEATURES[field.derive](*(values[operand] for operand in field.of))
+        for name, feature, operands in self._derived:
+            values[name] = feature(*[values[operand] for operand in operands])
         return values

@@ -148,7 +148,8 @@ class _Look:
         """By name, (components,); NaN where a topic has not spoken, or lacks a value."""
         rows = {}
         for alias, reader in self._readers:
-            row = reader.read(newest[alias]) if alias in newest else None
+            payload = newest.get(alias)
+            row = None if payload is None else reader.read(payload)
             rows[alias] = (np.full(reader.width, math.nan) if row is None else row)[None]
         return {name: values[0] for name, values in self._plan.compute(rows).items()}
 

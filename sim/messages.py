@@ -123,7 +123,11 @@ class Commands:
             names = [name for action in actions for name in contract.components(action.name)]
             self.columns[alias] = np.array([contract.action_names.index(name) for name in names])
         self._names = contract.action_names
-        self._expressions = [] if adapted else _drives(file, contract, model)
+        drives = [] if adapted else _drives(file, contract, model)
+        columns = {name: column for column, name in enumerate(self._names)}
+        plain = [(number, columns[e.text]) for number, e in drives if e.text in columns]
+        self._driven, self._by = np.array(plain, np.intp).reshape(-1, 2).T
+        self._computed = [(number, e) for number, e in drives if e.text not in columns]
 
     def read(self, alias: str, payload: bytes) -> tuple[NDArray[np.intp], Array]:
         """Which action components a message commands, and their values.
@@ -143,9 +147,11 @@ class Commands:
 
     def actuate(self, action: Array, ctrl: Array) -> None:
         """Sets the controls of the model, shape (nu,)."""
-        values = dict(zip(self._names, action.tolist(), strict=True))
-        for number, expression in self._expressions:
-            ctrl[number] = expression(values)
+        ctrl[self._driven] = action[self._by]
+        if self._computed:
+            values = dict(zip(self._names, action.tolist(), strict=True))
+            for number, expression in self._computed:
+                ctrl[number] = expression(values)
 
 
 def _drives(

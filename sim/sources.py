@@ -172,9 +172,17 @@ def _pose(
     }[kind]
     dot = "." if position else ""
     place, turn = xpos[number], xmat[number]
+    wxyzw = np.empty(5)  # MuJoCo writes w first, ROS last
+    wxyz, xyzw = wxyzw[:4], wxyzw[1:]
+
+    def orient() -> Array:
+        mujoco.mju_mat2Quat(wxyz, turn)
+        wxyzw[4] = wxyzw[0]
+        return xyzw
+
     parts = [Part("position", f"{position}{dot}{{x,y,z}}", lambda: place)]
     if orientation is not None:
-        parts.append(Part("orientation", f"{orientation}.{{x,y,z,w}}", lambda: quaternion(turn)))
+        parts.append(Part("orientation", f"{orientation}.{{x,y,z,w}}", orient))
     if twist is not None:  # in the frame of the child, as nav_msgs/Odometry has it
         moving = np.empty(6)
 
@@ -190,13 +198,6 @@ def _pose(
             Part("angular", f"{twist}.angular.{{x,y,z}}", velocity(0)),
         ]
     return parts
-
-
-def quaternion(matrix: Array) -> Array:
-    """x, y, z, w of a rotation matrix, shape (9,): MuJoCo writes w first, ROS last."""
-    wxyz = np.empty(4)
-    mujoco.mju_mat2Quat(wxyz, matrix)
-    return wxyz[[1, 2, 3, 0]]
 
 
 def _imu(world: Model, name: str, owner: str) -> list[Part]:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from iql_ros.contract import Contract
 from iql_ros.errors import ContractError, LogError
+from iql_ros.finite import is_finite
 from iql_ros.sampler import SECOND_NS
 from sim.judge import Judge, Outcome
 from sim.messages import Commands, Sensor
@@ -103,6 +104,8 @@ class World:
         except ValueError as error:
             raise ContractError(f"model {file.model} cannot be compiled: {error}") from None
         self.data = mujoco.MjData(self.model)
+        self._qpos = self.data.qpos
+        self._warnings = [self.data.warning[kind] for kind in _DIVERGED]
         self.t_ns = START_NS
         self.episode, self.physics_s = 0, 0.0
         self.clock: Callable[[], float] = time.perf_counter
@@ -128,6 +131,12 @@ class World:
             for alias in inputs
         }
         self._commands = Commands(file, contract, self.model, self._adapter.actuate is not None)
+        self._zeroed = {
+            alias: timeout_s
+            for alias in contract.outputs
+            if contract.topics[alias].on_silence == "zero"
+            and (timeout_s := contract.topics[alias].command_timeout_s) is not None
+        }
         self._judge = Judge(file, contract, self.step_s)
         self.reset(0)
 
@@ -170,8 +179,7 @@ class World:
 
     def advance(self) -> list[Message]:
         """Lets one sensor period of physics pass; what arrives then, the trigger last."""
-        if self._commanded_ns:
-            self._rest_if_silent()
+        self._rest_if_silent()
         if self._adapter.actuate is not None:
             self._adapter.actuate(self.action)
         began = self.clock()
@@ -238,12 +246,9 @@ class World:
 
     def _rest_if_silent(self) -> None:
         """Drives that are told nothing for the contract's `command_timeout_s` go to zero."""
-        for alias, since_ns in list(self._commanded_ns.items()):
-            topic = self.contract.topics[alias]
-            timeout_s = topic.command_timeout_s
-            if timeout_s is None or topic.on_silence != "zero":
-                continue
-            if self.t_ns - since_ns > timeout_s * SECOND_NS:
+        for alias, timeout_s in self._zeroed.items():
+            since_ns = self._commanded_ns.get(alias)
+            if since_ns is not None and self.t_ns - since_ns > timeout_s * SECOND_NS:
                 del self._commanded_ns[alias]
                 action = self.action.copy()
                 action[self._commands.columns[alias]] = 0.0
@@ -256,11 +261,7 @@ class World:
             self._commands.actuate(action, self.data.ctrl)
 
     def _has_diverged(self) -> bool:
-        warnings = self.data.warning
-        return (
-            any(warnings[kind].number for kind in _DIVERGED)
-            or not np.isfinite(self.data.qpos).all()
-        )
+        return any(each.number for each in self._warnings) or not is_finite(self._qpos)
 
 
 _DIVERGED = (
