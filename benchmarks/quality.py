@@ -54,6 +54,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--peer-python", type=Path, help="has d3rlpy and stable-baselines3")
     parser.add_argument("--robots", nargs="+", default=list(REFERENCE_RETURNS))
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--learners", nargs="+", default=list(LEARNERS), choices=LEARNERS)
     parser.add_argument("--sac-steps", type=int, default=200_000, help="environment steps")
     parser.add_argument("--transitions", type=int, default=200_000, help="of rollouts, a policy")
     parser.add_argument("--steps", type=int, default=20_000, help="gradient updates of a trial")
@@ -68,10 +70,11 @@ def _quick(arguments: argparse.Namespace, out: Path) -> dict[str, object]:
     robot = "Hopper-v5"
     write_stand_in(out / robot / "sac", robot, observation_size=11, action_size=3)
     recipes = {robot: make_datasets(out / robot, robot, sac_steps=2000, transitions=1000)}
-    trials = _trials(recipes, out, arguments.peer_python, steps=100, seeds=2, episodes=2)
     if arguments.peer_python is None:
         progress("no --peer-python: d3rlpy is left out")
-        trials = [trial for trial in trials if trial.learner != "d3rlpy_iql"]
+        arguments.learners = [name for name in arguments.learners if name != "d3rlpy_iql"]
+    arguments.steps, arguments.seeds, arguments.episodes = 100, 2, 2
+    trials = _trials(recipes, out, arguments)
     for trial in trials:
         run_trial(trial)
     return _results(recipes, trials)
@@ -79,14 +82,7 @@ def _quick(arguments: argparse.Namespace, out: Path) -> dict[str, object]:
 
 def _measure(arguments: argparse.Namespace) -> dict[str, object]:
     recipes = {robot: _datasets(arguments, robot) for robot in arguments.robots}
-    trials = _trials(
-        recipes,
-        arguments.out.absolute(),
-        arguments.peer_python,
-        steps=arguments.steps,
-        seeds=arguments.seeds,
-        episodes=arguments.episodes,
-    )
+    trials = _trials(recipes, arguments.out.absolute(), arguments)
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
         list(pool.map(run_trial, trials))
     return _results(recipes, trials)
@@ -113,22 +109,17 @@ def _datasets(arguments: argparse.Namespace, robot: str) -> Recipe:
     return make_datasets(folder, robot, arguments.sac_steps, arguments.transitions)
 
 
-def _trials(
-    recipes: dict[str, Recipe],
-    out: Path,
-    peer_python: Path | None,
-    *,
-    steps: int,
-    seeds: int,
-    episodes: int,
-) -> list[Trial]:
+def _trials(recipes: dict[str, Recipe], out: Path, arguments: argparse.Namespace) -> list[Trial]:
     """All trials, seed by seed, so that an early stop leaves every file with some."""
     return [
-        Trial(robot, out / robot / f"{kind}.h5", learner, steps, seed, episodes, peer_python)
-        for seed in range(seeds)
+        Trial(
+            *(robot, out / robot / f"{kind}.h5", learner, arguments.steps, seed),
+            *(arguments.episodes, arguments.peer_python),
+        )
+        for seed in range(arguments.seeds)
         for robot in recipes
-        for kind in KINDS
-        for learner in LEARNERS
+        for kind in arguments.kinds
+        for learner in arguments.learners
     ]
 
 
@@ -137,7 +128,8 @@ def _results(recipes: dict[str, Recipe], trials: list[Trial]) -> dict[str, objec
     for robot in recipes:
         for kind in KINDS:
             mine = [t for t in trials if t.robot == robot and t.dataset.stem == kind]
-            files[f"{robot}/{kind}"] = _compared(mine, mixed=kind in MIXED)
+            if mine:
+                files[f"{robot}/{kind}"] = _compared(mine, mixed=kind in MIXED)
     return {
         "updates": trials[0].steps,
         "episodes": trials[0].episodes,
@@ -156,14 +148,17 @@ def _compared(trials: list[Trial], *, mixed: bool) -> dict[str, object]:
         learner: {**mean_interval(values), "seeds": [sum(s) / len(s) for s in values]}
         for learner, values in scores.items()
     }
+    if "iql" not in scores:
+        return compared
     if "d3rlpy_iql" in scores:
         over_peer = difference(scores["iql"], scores["d3rlpy_iql"])
         compared["over_d3rlpy"] = over_peer
         compared["not_below_d3rlpy"] = over_peer["high"] >= 0
-    over_bc = difference(scores["iql"], scores["bc"])
-    compared["over_bc"] = over_bc
-    if mixed:
-        compared["above_bc"] = over_bc["low"] > 0
+    if "bc" in scores:
+        over_bc = difference(scores["iql"], scores["bc"])
+        compared["over_bc"] = over_bc
+        if mixed:
+            compared["above_bc"] = over_bc["low"] > 0
     return compared
 
 
