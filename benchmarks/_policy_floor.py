@@ -15,7 +15,7 @@ Call = Callable[[NDArray[np.float32]], object]
 
 
 def products_alone(policy: bytes) -> dict[str, Call]:
-    """The products of `policy.onnx` with constant weights, each on an input of its own.
+    """The products of `policy.onnx` whose right side is constant, each on an input of its own.
 
     Returns:
         One call for numpy's BLAS, one for ONNX Runtime, which beats it on many rows.

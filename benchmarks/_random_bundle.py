@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from iql_ros.bundle import Bundle
 from iql_ros.bundles.format import Provenance, Support
@@ -23,7 +25,9 @@ def write_random_bundle(
     size = contract.observation_size
     learner = create_learner(config, size, contract.action_size)
     limits = contract.action_low, contract.action_high
-    policy = DeployedPolicy(learner.deployed(), np.zeros(size), np.ones(size), *limits).eval()
+    acting = learner.deployed()
+    _give_biases(acting)
+    policy = DeployedPolicy(acting, np.zeros(size), np.ones(size), *limits).eval()
     states = np.random.default_rng(0).normal(size=(1000, size)).astype(np.float32)
     bundle = save_bundle(
         out,
@@ -37,3 +41,12 @@ def write_random_bundle(
         support=support,
     )
     return bundle, policy
+
+
+def _give_biases(acting: nn.Module) -> None:
+    """Small ones: zeros, as before training, the exporter would leave out of the graph."""
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in acting.named_parameters():
+            if name.endswith("bias"):
+                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=rng))

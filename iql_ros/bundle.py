@@ -26,6 +26,7 @@ from iql_ros.bundles.format import (
 )
 from iql_ros.bundles.gate_record import GateRecord, parse_gate
 from iql_ros.bundles.golden import Golden, unpack_golden
+from iql_ros.bundles.graph_file import check_graph
 from iql_ros.contract import Contract
 from iql_ros.errors import BundleError, ContractError
 
@@ -71,6 +72,7 @@ def load_bundle(path: str | Path) -> Bundle:
     manifest = parse_manifest(document, where)
     contract = _embedded_contract(manifest, where)
     policy = _read_recorded(path / POLICY_FILE, manifest)
+    check_graph(policy, str(path / POLICY_FILE))
     golden = _read_recorded(path / GOLDEN_FILE, manifest)
     gate_file, signature = path / GATE_FILE, path / SIGNATURE_FILE
     gate_digest, gate = (

@@ -34,7 +34,10 @@ MEMBERS = {
         10: ["FP16", "BF16", "INT8", "TF32", "OBEY_PRECISION_CONSTRAINTS", "VERSION_COMPATIBLE"],
         11: ["TF32", "VERSION_COMPATIBLE"],
     },
-    "TacticSource": {8: ["CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS"]},
+    "TacticSource": {
+        8: ["CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS"],
+        11: ["EDGE_MASK_CONVOLUTIONS"],
+    },
     "LayerType": {8: ["CONSTANT", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "ELEMENTWISE"]},
     "DataType": {
         8: ["FLOAT", "HALF", "INT8", "INT32"],
@@ -42,10 +45,17 @@ MEMBERS = {
     },
     "MemoryPoolType": {8: ["WORKSPACE"]},
     "TensorIOMode": {8: ["NONE", "INPUT", "OUTPUT"]},
-    "ErrorCode": {8: ["SUCCESS", "MODEL_DESERIALIZE_FAILED", "UNSUPPORTED_NODE"]},
+    "ErrorCode": {
+        8: ["SUCCESS", "MODEL_DESERIALIZE_FAILED", "UNSUPPORTED_NODE"],
+        10: [
+            *("SUCCESS", "MODEL_DESERIALIZE_FAILED", "UNSUPPORTED_NODE"),
+            *("UNSUPPORTED_NODE_ATTR", "UNSUPPORTED_NODE_INPUT", "UNSUPPORTED_NODE_DATATYPE"),
+        ],
+    },
 }
 TYPES = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
 UNKNOWN = "Frobnicate"  # an operator that no version supports
+UNKNOWN_TYPE = "Det"  # one that none supports of float32, which from 10 on has a code of its own
 
 
 class Bound:
@@ -57,10 +67,8 @@ class Bound:
         object.__setattr__(self, name, value)
 
 
-class Layer(Bound):
-    """An ILayer of an untyped network: it may be told its precision, unless it has a type."""
-
-    precision: Any = None
+class TypedLayer(Bound):
+    """An ILayer of TensorRT 11, which has its type from the graph and cannot be told another."""
 
     def __init__(self, kind: Any, inputs: list[Any], outputs: list[Any]) -> None:
         self._kind, self._inputs, self._outputs = kind, inputs, outputs
@@ -84,6 +92,12 @@ class Layer(Bound):
     def get_output(self, index: int) -> Any:
         return self._outputs[index]
 
+
+class Layer(TypedLayer):
+    """An ILayer before TensorRT 11: it may be told its precision, unless it has a type."""
+
+    precision: Any = None
+
     def set_output_type(self, index: int, dtype: Any) -> None:
         self._types[index] = dtype
 
@@ -91,6 +105,7 @@ class Layer(Bound):
 def layers(trt: Any, graph: onnx.GraphProto) -> list[Any]:
     """What a parser makes of a graph: a layer for each constant and node, types where explicit."""
     kinds, types = trt.LayerType, trt.DataType
+    layer = Layer if hasattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS") else TypedLayer
     by_onnx = {1: types.FLOAT, 3: types.INT8, 6: types.INT32, 7: types.INT32, 10: types.HALF}
     explicit = {"Cast": kinds.CAST, "QuantizeLinear": kinds.QUANTIZE}
     explicit["DequantizeLinear"] = kinds.DEQUANTIZE
@@ -98,7 +113,7 @@ def layers(trt: Any, graph: onnx.GraphProto) -> list[Any]:
         one.name: SimpleNamespace(name=one.name, dtype=by_onnx.get(one.data_type, types.FLOAT))
         for one in graph.initializer
     }
-    made = [Layer(kinds.CONSTANT, [], [tensor]) for tensor in tensors.values()]
+    made = [layer(kinds.CONSTANT, [], [tensor]) for tensor in tensors.values()]
     for node in graph.node:
         # Of a node without a type of its own an untyped network says float, whatever goes in.
         kind = next((by_onnx.get(one.i) for one in node.attribute if one.name == "to"), None)
@@ -107,7 +122,7 @@ def layers(trt: Any, graph: onnx.GraphProto) -> list[Any]:
         for name in node.output:
             tensors[name] = SimpleNamespace(name=name, dtype=types.FLOAT if kind is None else kind)
         made.append(
-            Layer(
+            layer(
                 explicit.get(node.op_type, kinds.ELEMENTWISE),
                 [tensors.get(name) for name in node.input],
                 [tensors[name] for name in node.output],
@@ -267,9 +282,10 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
             self._index, self._operator = index, operator
 
         def code(self) -> Any:
-            broken = not self._operator
-            kinds = trt.ErrorCode
-            return kinds.MODEL_DESERIALIZE_FAILED if broken else kinds.UNSUPPORTED_NODE
+            if not self._operator:
+                return trt.ErrorCode.MODEL_DESERIALIZE_FAILED
+            is_type = major >= 10 and self._operator == UNKNOWN_TYPE
+            return trt.ErrorCode["UNSUPPORTED_NODE" + ("_DATATYPE" if is_type else "")]
 
         def desc(self) -> str:
             if major < 10:  # it does not say of what
@@ -292,7 +308,7 @@ def tensorrt_double(version: str, cuda: CudaDouble, fault: str = "") -> Any:
                 self._errors = [ParserError(-1, "")]
                 return False
             self._network._layers = layers(trt, graph)
-            unknown = [i for i, node in enumerate(nodes) if node.op_type == UNKNOWN]
+            unknown = [i for i, node in enumerate(nodes) if node.op_type in (UNKNOWN, UNKNOWN_TYPE)]
             self._errors = [ParserError(i, nodes[i].op_type) for i in unknown]
             self._network._model = model
             return not self._errors

@@ -84,7 +84,8 @@ def _parse(trt: Any, graph: bytes, network: Any, log: Any) -> None:
     if parser.parse(graph):
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    unsupported = [error for error in errors if error.code() == trt.ErrorCode.UNSUPPORTED_NODE]
+    # From TensorRT 10 on also ..._ATTR, ..._INPUT and ..._DATATYPE, where a part is not supported.
+    unsupported = [error for error in errors if error.code().name.startswith("UNSUPPORTED_NODE")]
     if unsupported:
         error = unsupported[0]
         raise BundleError(
@@ -107,7 +108,8 @@ def _operator(error: Any, graph: bytes) -> str:
         import onnx
     except ImportError:
         return "(pip install onnx to see which)"
-    return repr(onnx.load_model_from_string(graph).graph.node[error.node()].op_type)
+    nodes = onnx.load_model_from_string(graph).graph.node
+    return repr(nodes[error.node()].op_type) if 0 <= error.node() < len(nodes) else "(not named)"
 
 
 def _failure(what: str, told: str, trt: Any, workspace_mb: int) -> BundleError:

@@ -219,7 +219,8 @@ def _read(sidecar: Path) -> tuple[Engine, Path]:
             raise ValueError(f"sidecar has format {document['format']!r}, this reads {FORMAT}")
         key = EngineKey(**document["key"])
         name, digest, facts = document["engine"], document["engine_sha256"], document["facts"]
-        if not isinstance(name, str) or not isinstance(facts, dict):
+        words = (name, digest, *asdict(key).values())
+        if not all(isinstance(word, str) for word in words) or not isinstance(facts, dict):
             raise ValueError("sidecar is damaged")
         path = sidecar.with_name(name)  # refuses what is more than a name
         data = path.read_bytes()

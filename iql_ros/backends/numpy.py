@@ -112,7 +112,8 @@ def _step(node: Any, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> S
         return partial(_TWO_OPERANDS[kind], *inputs, out=out)
     if kind == "Gemm" and len(inputs) == 3 and (node.transA, node.alpha, node.beta) == (0, 1, 1):
         x, weight, bias = inputs
-        return partial(_affine, x, np.array(weight.T if node.transB else weight), bias, out)
+        # A view, no copy: the second operand may be a result, too.
+        return partial(_affine, x, weight.T if node.transB else weight, bias, out)
     return partial(_reference, node, inputs, outputs)
 
 

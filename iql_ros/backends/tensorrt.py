@@ -37,6 +37,8 @@ from iql_ros.errors import BundleError
 
 logger = logging.getLogger(__name__)
 
+_RECIPE = f"recipe={RECIPE}"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -108,7 +110,7 @@ def compile_bundle(
 
 def engine_key(bundle: Bundle, machine: Machine, options: Options) -> EngineKey:
     """All that this machine's engine of a bundle depends on."""
-    flags = [f"recipe={RECIPE}", f"workspace={options.workspace_mb}MB", "tf32=off"]
+    flags = [_RECIPE, f"workspace={options.workspace_mb}MB", "tf32=off"]
     flags.append("typed" if is_typed(machine.trt) else "constrained cublas=off")
     if options.precision == "int8":  # the golden pairs set its ranges
         flags.append(f"calibration={bundle.manifest.files[GOLDEN_FILE].sha256}")
@@ -120,6 +122,13 @@ def engine_key(bundle: Bundle, machine: Machine, options: Options) -> EngineKey:
         compute_capability=machine.device.compute_capability,
         device=machine.device.name,
     )
+
+
+def misfit(key: EngineKey, machine: Machine) -> str:
+    """Why an engine is not used on this machine by this version of iql_ros; empty if it is."""
+    if _RECIPE not in key.flags.split():
+        return f"built by another version of iql_ros ({key.flags}, here is {_RECIPE})"
+    return key.misfit(str(machine.trt.__version__), machine.device)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -19,13 +20,17 @@ from iql_ros.errors import BundleError
 
 REQUIRED_FILES = (BUNDLE_FILE, POLICY_FILE, GOLDEN_FILE)
 OPTIONAL_FILES = (GATE_FILE, SIGNATURE_FILE)
+_NOT_PLAIN = "is a link or folder, must be a plain file"
 
 
 def check_listing(path: Path) -> None:
     """Exactly the known files, each a regular file: no links, folders or devices."""
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}: give the folder that `iql-ros export` wrote")
-    names = {entry.name for entry in os.scandir(path)}
+    try:
+        names = {entry.name for entry in os.scandir(path)}
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     for name in REQUIRED_FILES:
         if name not in names:
             raise BundleError(f"{path / name} is missing: copy the whole folder, or export again")
@@ -33,20 +38,33 @@ def check_listing(path: Path) -> None:
         raise BundleError(f"{path} holds {name!r}, which is no part of a bundle: remove it")
     for name in sorted(names):
         if not stat.S_ISREG((path / name).lstat().st_mode):
-            raise BundleError(f"{path / name} is a link or folder, must be a plain file")
+            raise BundleError(f"{path / name} {_NOT_PLAIN}")
 
 
 def read_bounded(file: Path) -> bytes:
-    """The content of a file, which must be no larger than its kind may be."""
+    """The content of a plain file, which must be no larger than its kind may be.
+
+    Asked of what was opened: whatever took the file's place since the listing is refused too.
+    """
     limit = MAX_BYTES[file.name]
     try:
-        with file.open("rb") as stream:
+        with open(file, "rb", opener=_open_plain) as stream:
             data = stream.read(limit + 1)
     except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}") from None
+        told = _NOT_PLAIN if error.errno == errno.ELOOP else f"cannot be read: {error.strerror}"
+        raise BundleError(f"{file} {told}") from None
     if len(data) > limit:
         raise BundleError(f"{file} has more than {limit} bytes, the most that is read")
     return data
+
+
+def _open_plain(path: str, flags: int) -> int:
+    # Without waiting, which a pipe that nobody writes into would make it do.
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.ELOOP, "not a plain file")  # as the system says it of a link
 
 
 def check_free(out: Path, force: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from iql_ros.backends.engines import Entry, default_cache, list_engines, remove_entry
-from iql_ros.backends.tensorrt import Options, compile_bundle
+from iql_ros.backends.tensorrt import Options, compile_bundle, misfit
 from iql_ros.backends.tensorrt_machine import Machine, find_machine
 from iql_ros.bundle import load_bundle
 from iql_ros.errors import BundleError
@@ -114,7 +114,7 @@ def _misfit(entry: Entry, machine: Machine | None) -> str:
         return entry.fault
     if machine is None:
         return ""
-    return entry.key.misfit(str(machine.trt.__version__), machine.device)
+    return misfit(entry.key, machine)
 
 
 def _line(entry: Entry, state: str) -> str:

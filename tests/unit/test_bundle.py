@@ -141,6 +141,19 @@ def test_link_in_place_of_a_file_is_refused(bundle: Path) -> None:
         load_bundle(bundle)
 
 
+@pytest.mark.parametrize("make", [lambda p: p.symlink_to("/etc/hostname"), os.mkfifo, Path.mkdir])
+def test_what_takes_the_place_of_a_file_after_the_listing_is_refused(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    def swap(path: Path) -> None:
+        (path / "policy.onnx").unlink()
+        make(path / "policy.onnx")
+
+    monkeypatch.setattr("iql_ros.bundle.check_listing", swap)
+    with pytest.raises(BundleError, match=r"policy.onnx is a link or folder"):
+        load_bundle(bundle)
+
+
 def test_path_in_the_file_list_is_refused(bundle: Path) -> None:
     edit(bundle, lambda d: d["files"].update({"../policy.onnx": d["files"].pop("policy.onnx")}))
     with pytest.raises(BundleError, match=r"files lists .*\.\./policy.onnx"):

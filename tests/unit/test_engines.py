@@ -65,6 +65,12 @@ def test_altered_engine_is_not_used(folder: Path, keep: int) -> None:
     assert "another SHA-256" in list_engines(folder)[0].fault
 
 
+@pytest.mark.parametrize("field", list(EngineKey.__dataclass_fields__))
+def test_sidecar_with_a_number_for_a_word_is_damaged(folder: Path, field: str) -> None:
+    store_engine(folder, engine(key=replace(KEY, **{field: 5})))
+    assert "sidecar is damaged" in list_engines(folder)[0].fault
+
+
 def test_engine_without_its_file_is_not_used(folder: Path) -> None:
     store_engine(folder, engine()).unlink()
     assert find_engine(folder, KEY) is None

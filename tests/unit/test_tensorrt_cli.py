@@ -77,6 +77,22 @@ def test_engines_are_listed_with_their_state_and_pruned(
     assert "stray" not in told
 
 
+def test_engine_of_another_recipe_is_listed_as_stale_and_not_used(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ("--cache", tmp_path / "engines")
+    install_doubles(monkeypatch)
+    monkeypatch.setattr("iql_ros.backends.tensorrt._RECIPE", "recipe=0")
+    invoke("compile", bundle, *cache)
+    monkeypatch.undo()
+    install_doubles(monkeypatch)
+    told = invoke("engines", *cache)
+    assert "built by another version of iql_ros (recipe=0 workspace=256MB" in told
+    assert "usable" not in told
+    invoke("compile", bundle, *cache)
+    assert "usable" in invoke("engines", *cache)
+
+
 def test_pruning_where_nothing_can_run_keeps_whole_engines(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

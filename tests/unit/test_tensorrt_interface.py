@@ -26,7 +26,7 @@ from iql_ros.bundles.golden import Golden, check_policy
 from iql_ros.errors import BundleError
 from tests.cuda_double import CudaDouble, cudaError_t
 from tests.small_bundle import Mlp, write_bundle
-from tests.tensorrt_double import UNKNOWN, VERSIONS, install_doubles, tensorrt_double
+from tests.tensorrt_double import UNKNOWN, UNKNOWN_TYPE, VERSIONS, install_doubles, tensorrt_double
 
 Install = Callable[..., CudaDouble]
 
@@ -309,6 +309,18 @@ def test_unsupported_operator_is_named(
     model.graph.node[3].op_type = UNKNOWN
     other = replace(bundle, policy=model.SerializeToString())
     with pytest.raises(BundleError, match=rf"not support operator '{UNKNOWN}': .*\(node 3 of"):
+        compile_bundle(other, options)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_operator_that_is_supported_but_not_of_this_type_is_named(
+    install: Install, bundle: Bundle, options: Options, version: str
+) -> None:
+    install(version)
+    model = onnx.load_model_from_string(bundle.policy)
+    model.graph.node[3].op_type = UNKNOWN_TYPE
+    other = replace(bundle, policy=model.SerializeToString())
+    with pytest.raises(BundleError, match=rf"not support operator '{UNKNOWN_TYPE}': .*\(node 3 of"):
         compile_bundle(other, options)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.learning.networks import LOG_STD_MAX, LOG_STD_MIN, Mlp
 
@@ -74,6 +75,12 @@ class MixtureActor(nn.Module):
         # A product, not cumsum, of which TensorRT makes a loop.
         edges = logits.softmax(dim=1) @ self.sums
         part = (uniform[..., None] > edges[:, None]).sum(dim=2)
-        chosen = part[..., None].expand(-1, -1, self.action_size)
-        action = means.gather(1, chosen) + log_stds.exp().gather(1, chosen) * normal
+        action = rows_of(means, part) + rows_of(log_stds.exp(), part) * normal
         return action.clamp(-1.0, 1.0)
+
+
+def rows_of(tables: Tensor, index: Tensor) -> Tensor:
+    """Returns rows (B, N) of each of the tables (B, M, A), shape (B, N, A)."""
+    if len(tables) == 1:  # as on a robot: in the graph one operator instead of three
+        return functional.embedding(index, tables.flatten(0, 1))
+    return tables.gather(1, index[..., None].expand(-1, -1, tables.shape[2]))

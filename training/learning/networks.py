@@ -178,7 +178,8 @@ class DeployedPolicy(nn.Module):
     def forward(self, observation: Tensor, *noise: Tensor) -> Tensor:
         """Returns the SI action of each SI observation, shape (B, A)."""
         unit = self.acting((observation - self.mean) / self.std, *noise)
-        action = self.low + 0.5 * (unit + 1.0) * (self.high - self.low)
+        # Half of the range is a constant of the graph; halving is exact, so it may be done first.
+        action = self.low + (unit + 1.0) * (0.5 * (self.high - self.low))
         return torch.minimum(torch.maximum(action, self.low), self.high)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.learning.networks import TwinCritic
 
@@ -25,7 +26,8 @@ class RankingCritic(nn.Module):
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Returns values (B, N) of actions (B, N, A) in states (B, O)."""
         q1, q2 = (critic(observations, actions) for critic in self.critics)
-        return torch.minimum(q1, q2)  # not amin: TensorRT 8.6 misreads its axes
+        smaller = torch.minimum(q1, q2)  # not amin: TensorRT 8.6 misreads its axes
+        return smaller.reshape(-1, actions.shape[1])
 
 
 class _OneCritic(nn.Module):
@@ -39,25 +41,27 @@ class _OneCritic(nn.Module):
         self.of_state = _linear(of_state, biases[0])
         self.of_action = _linear(of_action, None)
         layers: list[nn.Module] = []
-        for i in range(len(weights)):
+        for i in range(len(weights) - 1):
             if i:
                 layers.append(_linear(weights[i], biases[i]))
             if i < len(critic.gains):
                 layers.append(_norm(critic.gains[i][number, 0], critic.offsets[i][number, 0]))
-            if i < len(weights) - 1:
-                layers.append(nn.ReLU())
+            layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)
+        self.last = _linear(weights[-1], biases[-1])
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        count = actions.shape[1]
+        """Returns values (1, B N)."""
         of_state = self.of_state(observations)
         # Rows, so that the layers are plain matrix products in the graph.
         rows = actions.flatten(0, 1)
         if len(observations) == 1:  # as on a robot: the product adds what is the state's
             first = torch.addmm(of_state, rows, self.of_action.weight.T)
         else:
-            first = self.of_action(rows) + of_state.repeat_interleave(count, dim=0)
-        return self.layers(first).reshape(-1, count)
+            first = self.of_action(rows) + of_state.repeat_interleave(actions.shape[1], dim=0)
+        rows = self.layers(first)
+        # The weights times the rows: a product with one column takes four times as long.
+        return functional.linear(self.last.weight, rows, self.last.bias)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

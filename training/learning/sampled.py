@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from training.learning.mixture import MixtureActor
+from training.learning.mixture import MixtureActor, rows_of
 
 ELITE = 8
 """A refinement goes on from the best of so many."""
@@ -88,15 +88,13 @@ class SampledPolicy(nn.Module):
         scores = self._scores(values, gumbel[0])
         for i in range(1, len(normal)):
             best = values.topk(max(2, self.samples // ELITE), dim=1).indices
-            elite = actions.gather(1, best[..., None].expand(-1, -1, actions.shape[2]))
-            mean, std = _spread(elite)
+            mean, std = _spread(rows_of(actions, best))
             more = (mean + std * normal[i]).clamp(-1.0, 1.0)
             of_more = self.worth(observations, more)
             actions = torch.cat([actions, more], dim=1)
             values = torch.cat([values, of_more], dim=1)
             scores = torch.cat([scores, self._scores(of_more, gumbel[i])], dim=1)
-        chosen = scores.argmax(dim=1)[:, None, None].expand(-1, 1, actions.shape[2])
-        return actions.gather(1, chosen).squeeze(1)
+        return rows_of(actions, scores.argmax(dim=1, keepdim=True)).squeeze(1)
 
     def _scores(self, values: Tensor, gumbel: Tensor) -> Tensor:
         if self.selection == "best":
