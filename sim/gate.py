@@ -23,7 +23,7 @@ from iql_ros.policies import open_policy
 from iql_ros.wire import make_types
 from sim.episode import Clocked, Episode
 from sim.loop import Trial, obstacle_of
-from sim.scenarios import Suite, check_topics
+from sim.scenarios import Scenario, Suite, check_topics
 from sim.world import World
 from sim.world_file import WorldFile, load_world_file
 
@@ -191,6 +191,7 @@ def check(suite: Suite, make_controller: MakeController) -> None:
             f"{file.world!r} takes {machine.action_size} at {machine.tick}: choose its own world"
         )
     for name, scenario in suite.scenarios.items():
+        _check_times(suite.suite, name, scenario, file)
         if scenario.push is not None:
             bodies = [world.model.body(i).name for i in range(1, world.model.nbody)]
             if scenario.push.body not in bodies:
@@ -198,6 +199,21 @@ def check(suite: Suite, make_controller: MakeController) -> None:
                     f"suite {suite.suite!r}, scenario {name!r}: push.body {scenario.push.body!r} "
                     f"is none of {', '.join(bodies)}"
                 )
+
+
+def _check_times(suite: str, name: str, scenario: Scenario, file: WorldFile) -> None:
+    """Raises ContractError where what a scenario is about comes after its episodes end."""
+    first_s = {
+        "fault.at_s": None if scenario.fault is None else scenario.fault.at_s[0],
+        "stop_at_s": None if scenario.stop_at_s is None else scenario.stop_at_s[0],
+        "push.every_s": None if scenario.push is None else scenario.push.every_s,
+    }
+    for key, begin_s in first_s.items():
+        if begin_s is not None and begin_s >= file.time_limit_s:
+            raise ContractError(
+                f"suite {suite!r}, scenario {name!r}: {key} is {begin_s:g} s or more, but episodes "
+                f"of world {file.world!r} end after {file.time_limit_s:g} s: choose an earlier time"
+            )
 
 
 def _spoken(contract: Contract) -> str:

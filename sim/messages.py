@@ -31,7 +31,7 @@ class Sensor:
     Attributes:
         every: a message at every n-th sensor period.
         width: how many values a message holds, W.
-        spread: standard deviation of the noise of each, shape (W,).
+        spread: standard deviation of the noise of each, shape (W,), where the value is zero.
     """
 
     def __init__(self, contract: Contract, alias: str, file: WorldFile, source: Source) -> None:
@@ -52,14 +52,23 @@ class Sensor:
         ]
         self.every = said.every
         self.width = sum(widths)
-        unknown = set(said.noise) - {part.name for part in source.parts}
+        names = [part.name for part in source.parts]
+        unknown = set(said.noise) - set(names)
         if unknown:
             raise ContractError(
                 f"world {file.world!r}, topics.{alias}.noise names {', '.join(sorted(unknown))}: "
-                f"there are {', '.join(part.name for part in source.parts)}"
+                f"there are {', '.join(names)}"
             )
-        spread = [said.noise.get(part.name, 0.0) for part in source.parts]
-        self.spread = np.repeat(spread, widths)
+        still = [name for name in said.noise_share if not said.noise.get(name)]
+        if still:
+            raise ContractError(
+                f"world {file.world!r}, topics.{alias}.noise_share names {', '.join(still)}, "
+                f"which noise does not: give the deviation that is there at 0"
+            )
+        spread = [said.noise.get(name, 0.0) for name in names]
+        growth = [said.noise_share.get(name, 0.0) / said.noise.get(name, 1.0) for name in names]
+        self.spread, self._growth = np.repeat(spread, widths), np.repeat(growth, widths)
+        self._grows = bool(self._growth.any())
         self._row = np.zeros(self.width)
         self.begin(np.random.default_rng(), 1.0, None)
 
@@ -69,7 +78,7 @@ class Sensor:
         Args:
             rng: of the noise, this topic's own.
             noise: scales it.
-            bias: added to the values, shape (W,).
+            bias: added to the values, shape (W,); grows with them as their noise does.
         """
         self._rng, self._scale, self._bias = rng, noise * self.spread, bias
         self._is_exact = bias is None and not self._scale.any()
@@ -81,7 +90,8 @@ class Sensor:
         for read, part in self._reads:
             row[part] = read()
         if not self._is_exact:
-            row += self._error()
+            error = self._error()
+            row += error * np.hypot(1.0, self._growth * row) if self._grows else error
         return self._writer.write(row, t_ns)
 
     def _error(self) -> Array:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +20,9 @@ from sim.episode import Episode
 from sim.gate import MakeController, check, make_trial
 from sim.scenarios import Suite
 from sim.world import START_NS, World
+
+LAST_LOOK_S = 2.0
+CLOSING_S = 5.0
 
 
 def replay(
@@ -63,21 +70,54 @@ def _figures(values: NDArray[np.float64]) -> str:
 
 @contextlib.contextmanager
 def _viewer(world: World) -> Iterator[Callable[[World], None]]:
-    if not os.environ.get("DISPLAY") and os.name == "posix":
-        raise IqlRosError("the viewer needs a display, and DISPLAY is not set: leave out --viewer")
+    _check_display()
     import mujoco.viewer
 
-    with mujoco.viewer.launch_passive(world.model, world.data) as window:
-        period_s = world.file.period_ns * 1e-9
-        due_s = time.monotonic()
+    kind = mujoco.mjtObj.mjOBJ_CAMERA
+    camera = mujoco.mj_name2id(world.model, kind, world.file.camera or "")
+    others = set(threading.enumerate())
+    try:
+        with mujoco.viewer.launch_passive(
+            world.model, world.data, show_left_ui=False, show_right_ui=False
+        ) as window:
+            if camera >= 0:
+                window.cam.type = mujoco.mjtCamera.mjCAMERA_FIXED
+                window.cam.fixedcamid = camera
+            yield _in_real_time(window, world.file.period_ns * 1e-9)
+            if window.is_running():
+                time.sleep(LAST_LOOK_S)
+    finally:
+        # Its thread draws on after `close`, and an interpreter that ends meanwhile crashes.
+        for thread in set(threading.enumerate()) - others:
+            thread.join(CLOSING_S)
 
-        def seen(world: World) -> None:
-            nonlocal due_s
+
+def _check_display() -> None:
+    """Raises IqlRosError where no window can be opened: MuJoCo itself would end the process."""
+    display = os.environ.get("DISPLAY")
+    if os.name == "posix" and sys.platform != "darwin" and not display:
+        raise IqlRosError("the viewer needs a display, and DISPLAY is not set: leave out --viewer")
+    import glfw
+
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        opened = glfw.init()
+    if not opened:
+        raise IqlRosError(f"the viewer cannot open the display {display!r}: leave out --viewer")
+
+
+def _in_real_time(window: Any, period_s: float) -> Callable[[World], None]:
+    """Shows each sensor period when it is due; without delay once the window was closed."""
+    due_s = time.monotonic()
+
+    def seen(world: World) -> None:
+        nonlocal due_s
+        if window.is_running():
             window.sync()
             due_s += period_s
             time.sleep(max(0.0, due_s - time.monotonic()))
 
-        yield seen
+    return seen
 
 
 def in_words(episode: Episode) -> str:

@@ -129,6 +129,8 @@ class Scenario(Strict):
 
     @model_validator(mode="after")
     def _can_be_judged(self) -> Self:
+        if all(asked is None for asked in self.must.model_dump().values()):
+            raise ValueError("must asks for nothing, and would pass whatever happens: keep a bound")
         if self.must.stop_ticks is not None and self.stop_at_s is None:
             raise ValueError("must.stop_ticks needs stop_at_s: when is the stop pressed?")
         if self.must.notice_ticks is not None and self.fault is None:

@@ -57,19 +57,49 @@ def judge(
 ) -> ScenarioRecord:
     """Holds the episodes of a scenario against what must hold."""
     must = scenario.must
-    criteria = [*_outcomes(must, episodes), *_commands(must, episodes), *_reactions(must, episodes)]
-    if must.deadline_s is not None:
-        late = float(np.mean(np.array(clocked.ticks_s) > must.deadline_s)) > LATE_SHARE
-        # Yes or no: a figure would differ from run to run.
-        criteria.append(
-            _at_most(f"1 tick in 100 computes {1e3 * must.deadline_s:g} ms", float(late), 0)
-        )
+    criteria = [
+        *_happened(scenario, episodes),
+        *_outcomes(must, episodes),
+        *_commands(must, episodes),
+        *_reactions(must, episodes),
+        *_times(must, clocked),
+    ]
     return ScenarioRecord(
         name=name,
         episodes=len(episodes),
         failing=tuple(e.outcome.episode for e in episodes if _fails(must, e)),
         criteria=tuple(criteria),
     )
+
+
+def advice(criterion: Criterion) -> str | None:
+    """What to do about a criterion that failed because nothing was measured; None for others."""
+    return _ADVICE.get(criterion.name)
+
+
+FAULT_BEGAN = "episodes in which fault.at_s came"
+STOP_CAME = "episodes in which stop_at_s came"
+DECIDED = "decisions"
+_ADVICE = {
+    FAULT_BEGAN: "every episode ended before the fault began: let fault.at_s begin earlier",
+    STOP_CAME: "every episode ended before the stop was pressed: let stop_at_s begin earlier",
+    DECIDED: "the controller never ticked: does the world send the topics that the bundle needs?",
+}
+
+
+def _happened(scenario: Scenario, episodes: Sequence[Episode]) -> list[Criterion]:
+    """What is measured on nothing has not been shown: the event must come in some episode."""
+    criteria = []
+    for name, event, ticks in (
+        (FAULT_BEGAN, scenario.fault, [e.notice_ticks for e in episodes]),
+        (STOP_CAME, scenario.stop_at_s, [e.stop_ticks for e in episodes]),
+    ):
+        if event is not None:
+            count = sum(tick is not None for tick in ticks)
+            criteria.append(_at_least_one(name, count, len(episodes)))
+    if not any(episode.statuses for episode in episodes):
+        criteria.append(_at_least_one(DECIDED, 0, None))
+    return criteria
 
 
 def _outcomes(must: Must, episodes: Sequence[Episode]) -> list[Criterion]:
@@ -101,10 +131,10 @@ def _commands(must: Must, episodes: Sequence[Episode]) -> list[Criterion]:
         if bound is not None:
             found = sum(getattr(episode, attribute) for episode in episodes)
             criteria.append(_at_most(what, found, bound))
-    if must.interventions is not None:
-        all_ticks = sum(sum(episode.statuses.values()) for episode in episodes)
+    all_ticks = sum(sum(episode.statuses.values()) for episode in episodes)
+    if must.interventions is not None and all_ticks:
         count = all_ticks - sum(episode.statuses.get("ok", 0) for episode in episodes)
-        share = count / max(1, all_ticks)
+        share = count / all_ticks
         criteria.append(
             _at_most("interventions, share of ticks", share, must.interventions, count, all_ticks)
         )
@@ -117,9 +147,9 @@ def _reactions(must: Must, episodes: Sequence[Episode]) -> list[Criterion]:
         ("worst stop", must.stop_ticks, [e.stop_ticks for e in episodes]),
         ("worst notice of the fault", must.notice_ticks, [e.notice_ticks for e in episodes]),
     ):
-        if bound is not None:
-            happened = [tick for tick in ticks if tick is not None]
-            worst = max(happened, default=0)
+        happened = [tick for tick in ticks if tick is not None]
+        if bound is not None and happened:
+            worst = max(happened)
             criteria.append(
                 Criterion(
                     name=what,
@@ -133,6 +163,22 @@ def _reactions(must: Must, episodes: Sequence[Episode]) -> list[Criterion]:
                 )
             )
     return criteria
+
+
+def _times(must: Must, clocked: Clocked) -> list[Criterion]:
+    if must.deadline_s is None or not clocked.ticks_s:
+        return []
+    late = sum(tick_s > must.deadline_s for tick_s in clocked.ticks_s)
+    # One late tick says nothing of a share: fewer than a hundred may have it.
+    too_many = late > max(1.0, LATE_SHARE * len(clocked.ticks_s))
+    # Yes or no: a figure would differ from run to run.
+    return [_at_most(f"1 tick in 100 computes {1e3 * must.deadline_s:g} ms", float(too_many), 0)]
+
+
+def _at_least_one(name: str, count: int, of: int | None) -> Criterion:
+    return Criterion(
+        name=name, rule="at_least", bound=1, judged=count, count=count, of=of, passed=count > 0
+    )
 
 
 def _at_most(

@@ -53,6 +53,9 @@ class TopicSource(Strict):
     noise: dict[str, float] = Key(
         {}, description="standard deviation by part of the message: position, velocity, ..."
     )
+    noise_share: dict[str, float] = Key(
+        {}, description="a further one by part, independent, as a share of what is measured"
+    )
 
 
 class Start(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from iql_ros.bundle import Bundle, load_bundle
-from iql_ros.bundles.gate_record import GateRecord, write_gate
+from iql_ros.bundles.gate_record import Criterion, GateRecord, write_gate
 from iql_ros.verbs.terminal import bar, err_console, out_console, room
 
 FAILED = 2
@@ -90,7 +91,7 @@ def gate_command(
     out_console.print(_table(record, run))
     command = f"iql-ros gate {bundle} --suite {source} --seed {seed}"
     command += "" if world is None else f" --world {world}"
-    _print_failures(record, command)
+    _print_failures(record, command, verdict.advice)
     page = report or bundle.absolute().with_name(f"{bundle.absolute().name}.gate.html")
     _report(gate, page, loaded, record, run, command, films=films)
     if compare is not None:
@@ -150,13 +151,17 @@ def _table(record: GateRecord, run: Any) -> Table:
     return table
 
 
-def _print_failures(record: GateRecord, command: str) -> None:
+def _print_failures(
+    record: GateRecord, command: str, advise: Callable[[Criterion], str | None]
+) -> None:
     for shown in record.scenarios:
         for criterion in shown.criteria:
             if not criterion.passed:
                 err_console.print(
                     f"[red]failed[/] {escape(f'{shown.name}: {criterion.in_words()}')}"
                 )
+                if (advice := advise(criterion)) is not None:
+                    err_console.print(f"  {escape(advice)}")
         if not shown.passed and shown.failing:
             err_console.print(
                 f"  watch: {escape(command)} --scenario {shown.name} --episode {shown.failing[0]}"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -73,6 +77,15 @@ def test_a_failed_suite_exits_with_2_says_what_failed_and_how_to_watch_it(folder
     assert "failed in simulation" in (why_not(load_bundle(bundle), load_bundle(bundle).gate) or "")
 
 
+def test_a_fault_that_never_came_fails_and_says_what_to_do(folder, bundle):
+    late = SUITE.replace("at_s: 0.5}", "at_s: 1.999}")
+    (folder / "late.yaml").write_text(late)
+    arguments = (bundle, "--suite", folder / "late.yaml", "--scenario", "topic_dead")
+    output = gate(*arguments, "--jobs", 1, code=2)
+    assert "failed topic_dead: episodes in which fault.at_s came 0 (0 of 3), must be" in output
+    assert "let fault.at_s begin earlier" in output
+
+
 def test_one_episode_is_played_tick_by_tick_and_writes_nothing(folder, bundle):
     arguments = (bundle, "--suite", folder / "suite.yaml", "--scenario", "topic_dead")
     output = gate(*arguments, "--episode", 1)
@@ -115,3 +128,34 @@ def test_the_viewer_without_a_display_says_so(folder, bundle, monkeypatch):
     arguments += ["--scenario", "nominal", "--episode", "0", "--viewer"]
     result = CliRunner().invoke(app, arguments)
     assert "the viewer needs a display, and DISPLAY is not set" in str(result.exception)
+
+
+def test_the_viewer_on_a_display_that_cannot_be_opened_says_so(folder, bundle):
+    done = _viewed(bundle, folder, [], {"DISPLAY": ":4711"})
+    assert done.returncode == 1
+    assert "the viewer cannot open the display ':4711': leave out --viewer" in _said(done)
+
+
+def test_the_viewer_shows_an_episode_and_closes(folder, bundle):
+    prefix = [] if shutil.which("xvfb-run") is None else ["xvfb-run", "-a"]
+    if not prefix and not os.environ.get("DISPLAY"):
+        pytest.skip("needs a display, or xvfb-run")
+    done = _viewed(bundle, folder, prefix, {})
+    assert done.returncode == 0, done.stderr
+    assert "episode 0 of nominal: " in done.stdout
+
+
+def _viewed(bundle, folder, prefix, environment):
+    command = [*prefix, sys.executable, "-m", "iql_ros.cli", "gate", str(bundle)]
+    command += ["--suite", str(folder / "suite.yaml"), "--scenario", "nominal"]
+    return subprocess.run(
+        [*command, "--episode", "0", "--viewer"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def _said(done):
+    return " ".join(done.stderr.split())

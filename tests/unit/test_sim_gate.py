@@ -1,3 +1,4 @@
+import dataclasses
 import signal
 from functools import partial
 
@@ -11,7 +12,8 @@ from sim.episode import Clocked
 from sim.gate import make_trial, run_suite
 from sim.replay import in_words, replay
 from sim.scenarios import Must, Scenario, load_suite
-from sim.verdict import judge, judge_run
+from sim.verdict import FAULT_BEGAN, STOP_CAME, judge, judge_run
+from sim.verdict import advice as verdict_advice
 from tests.arm_policy import straight, straight_controller
 
 
@@ -167,12 +169,71 @@ def test_criteria_are_counted_over_all_episodes():
     assert deadline.passed
     late = judge("nominal", scenario, found, Clocked(ticks_s=[1e-4] * 98 + [0.03] * 2))
     assert not late.criteria[-1].passed
+    once = judge("nominal", scenario, found, Clocked(ticks_s=[1e-4] * 80 + [0.03]))
+    assert once.criteria[-1].passed
     assert record.failing == ()
 
 
 def test_episodes_that_break_a_criterion_are_named():
     (record,) = judge_run(run_suite(suite("nominal", 4), 5, partial(controller, still)))
     assert record.failing == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "late", "criterion", "advice"),
+    [
+        ("topic_hiccup", "fault", FAULT_BEGAN, "let fault.at_s begin earlier"),
+        ("topic_frozen", "fault", FAULT_BEGAN, "let fault.at_s begin earlier"),
+        ("emergency_stop", "stop_at_s", STOP_CAME, "let stop_at_s begin earlier"),
+    ],
+)
+def test_a_fault_or_a_stop_that_comes_in_no_episode_fails_the_scenario(
+    name, late, criterion, advice
+):
+    at_s = (2.9, 2.9)  # all reach the target before
+    fault = suite(name).scenarios[name].fault
+    then = at_s if fault is None else fault.model_copy(update={"at_s": at_s})
+    small = suite(name, 4, **{late: then})
+    (record,) = judge_run(run_suite(small, 5, straight_controller))
+    assert not record.passed
+    failed = next(c for c in record.criteria if not c.passed)
+    assert failed.in_words() == f"{criterion} 0 (0 of 4), must be at least 1"
+    assert advice in verdict_advice(failed)
+    assert not any("worst" in c.name for c in record.criteria)
+
+
+def test_a_fault_that_comes_in_some_episodes_says_in_how_many():
+    found = episodes("topic_dead", 8)
+    record = judge(
+        "topic_dead", suite("topic_dead").scenarios["topic_dead"], found, Clocked(ticks_s=[1e-4])
+    )
+    began, *_ = record.criteria
+    assert (began.name, began.of, began.passed) == (FAULT_BEGAN, 8, True)
+    assert began.count == sum(e.notice_ticks is not None for e in found) > 0
+
+
+def test_a_controller_that_never_ticks_fails_even_where_no_success_is_asked():
+    silent = [dataclasses.replace(e, statuses={}) for e in episodes("nominal", 2)]
+    must = Must(interventions=1.0)
+    record = judge("calm", Scenario(description="", must=must), silent, Clocked())
+    failed = [c.in_words() for c in record.criteria if not c.passed]
+    assert failed == ["decisions 0 (0), must be at least 1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("topic_dead", "fault.at_s", (3.0, 4.0)),
+        ("emergency_stop", "stop_at_s", (3.0, 4.0)),
+        ("push", "push.every_s", 3.0),
+    ],
+)
+def test_what_can_come_in_no_episode_is_refused(name, key, value):
+    field, _, part = key.partition(".")
+    before = getattr(suite(name).scenarios[name], field)
+    late = suite(name, **{field: before.model_copy(update={part: value}) if part else value})
+    with pytest.raises(ContractError, match=rf"scenario '{name}': {key} is 3 s or more, but episo"):
+        run_suite(late, 0, straight_controller)
 
 
 def test_a_replay_says_every_decision_and_gives_the_same_episode():

@@ -65,6 +65,11 @@ def test_a_world_without_a_suite_gets_the_one_for_any():
         ("  nominal: {mass: 2}\n", r"suite\.yaml:5: scenarios\.nominal\.mass.*unknown key"),
         ("  nominal: {must: {stop_ticks: 1}}\n", "needs stop_at_s: when is the stop pressed"),
         ("  nominal: {must: {notice_ticks: 1}}\n", "notice_ticks needs a fault to be noticed"),
+        (
+            "  topic_nan: {must: {notice_ticks: null, limit_violations: null, "
+            "slew_violations: null, deadline_s: null}}\n",
+            "must asks for nothing, and would pass whatever happens: keep a bound",
+        ),
         ("  nominal: {delay_ticks: [3, 1]}\n", r"\[3, 1\] must be \[least, most\]"),
         ("  nominal: {physics: {mass: 0}}\n", "greater than 0"),
         ("  topic_dead: {fault: {delay_s: 1}}\n", "belongs to kind: delayed, and only there"),

@@ -119,6 +119,29 @@ def messages_of(world):
     }
 
 
+def test_noise_may_grow_with_what_is_measured(make):
+    scan = WORLD["topics"]["scan"]
+    noisy = {**scan, "noise": {"ranges": 0.01}, "noise_share": {"ranges": 0.02}}
+    world = make(topics={**WORLD["topics"], "scan": noisy})
+    sensor, payloads = world.sensors["scan"], []
+    sensor.begin(np.random.default_rng(3), 1.0, None)
+    for _ in range(2000):
+        payloads.append(TYPES.deserialize_cdr(sensor.measure(0), "sensor_msgs/msg/LaserScan"))
+    spread = np.std([payload.ranges for payload in payloads], axis=0)
+    # The standard deviation of 2000 draws is known to 1.6 %; four of these.
+    distance = np.array([4.0, 1.9 - world.data.qpos[0], 4.0])
+    np.testing.assert_allclose(spread, np.hypot(0.01, 0.02 * distance), rtol=0.064)
+
+
+def test_a_bias_grows_as_the_noise_does(make):
+    scan = WORLD["topics"]["scan"]
+    noisy = {**scan, "noise": {"ranges": 0.01}, "noise_share": {"ranges": 0.02}}
+    sensor = make(topics={**WORLD["topics"], "scan": noisy}).sensors["scan"]
+    sensor.begin(np.random.default_rng(3), 0.0, np.full(3, 0.03))  # three deviations
+    ranges = TYPES.deserialize_cdr(sensor.measure(0), "sensor_msgs/msg/LaserScan").ranges
+    assert ranges[0] == pytest.approx(4.0 + 3 * np.hypot(0.01, 0.02 * 4.0), abs=1e-6)  # float32
+
+
 def test_every_message_holds_what_the_model_says(make):
     world = make()
     world.command(world.encode(np.array([4.0, 1.0])))
@@ -224,6 +247,11 @@ def test_an_adapter_without_its_function_is_refused(make):
             r"say topics\.scan\.scan: beams, angles and ranges",
         ),
         ({}, {"topics": {**WORLD["topics"], "imu": {"source": "scan"}}}, "no angular_velocity sen"),
+        (
+            {},
+            {"topics": {**WORLD["topics"], "odom": {"source": "cart", "noise_share": {"x": 0.1}}}},
+            "odom.noise_share names x, which noise does not: give the deviation that is there at 0",
+        ),
         ({}, {"names": {"turn_joint": "door"}}, r"names\.turn_joint: door: the model has no jo"),
         (
             {"tick": {"rate_hz": 30}},
