@@ -334,6 +334,8 @@ def run(
     must have passed `iql-ros gate`. More arguments go to ROS:
     `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel -p executor:=events`.
 
+    Exit code 78: contract, bundle, gate or parameters forbid it, and would do so again.
+
     Example: `iql-ros run bundle --mode active --contract robot.yaml`
     """
     # Until the node takes signals over, one ends the process: an import may swallow the exception.
