@@ -35,6 +35,7 @@ from iql_ros.nodes.reporting import Reporter
 from iql_ros.nodes.settings import Settings, suffix_of
 from iql_ros.nodes.ticking import SteadyTicks
 from iql_ros.nodes.transitions import told
+from iql_ros.nodes.waiting import LOOK_S, Waiting
 from iql_ros.nodes.wiring import LATCHED, Wiring
 from iql_ros.sampler import SECOND_NS, max_age_ns
 
@@ -66,6 +67,7 @@ class ControllerNode(LifecycleNode):
         self._recorder: Recorder | None = None
         self._command_publishers: dict[str, Any] = {}
         self._wiring = Wiring(self)
+        self._waiting: Waiting | None = None
         self._inputs: Inputs | None = None
         self._ticks: SteadyTicks | None = None
         self._stop_ticking: Callable[[], object] = _nothing
@@ -91,10 +93,12 @@ class ControllerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts to tick, if the bundle may move the robot."""
         assert self._loop is not None
+        assert self._waiting is not None
         refusal = self._loop.loaded.permission.refusal
         if refusal is not None:
             return self._refuse(f"cannot activate: {refusal}")
         result = super().on_activate(state)
+        self._waiting.begin()
         self._loop.start()
         rate_hz = self._loop.contract.tick.rate_hz
         if rate_hz is not None:
@@ -197,6 +201,8 @@ class ControllerNode(LifecycleNode):
         for alias in contract.subscriptions:
             wiring.subscribe(inputs.node, contract.topics[alias], partial(loop.receive, alias))
         reporter = Reporter(self, loop, wiring.problems)
+        waiting = self._waiting = Waiting(self, loop, wiring.problems)
+        wiring.timer(LOOK_S, waiting.look, _STEADY)
         diagnostics = wiring.publisher(DiagnosticArray, "/diagnostics", 10)
         heartbeat = wiring.publisher(DiagnosticStatus, "~/heartbeat", 10)
         wiring.timer(HEARTBEAT_S, lambda: heartbeat.publish(reporter.heartbeat()), _STEADY)

@@ -141,7 +141,7 @@ def test_another_type_on_the_topic_changes_nothing_and_is_reported(arm: Arm) -> 
         stranger = other.node.create_publisher(String, "/joint_states", 10)
         other.node.create_timer(0.02, lambda: stranger.publish(String(data="hello")))
         arm.settle()  # making the other held ours up for a moment
-        told = "/joint_states is also published as std_msgs/msg/String"
+        told = "/joint_states is published as std_msgs/msg/String"
         assert arm.until(lambda: (other.spin(0.05), told in arm.diagnostics[TOPICS][1])[1])
     assert all(any(v) for _, v in arm.velocities)
 
