@@ -18,15 +18,25 @@ KEPT = 10_000
 class Account:
     """What has happened since activation: ticks by status, latencies, messages by topic."""
 
-    def __init__(self, aliases: Iterable[str]) -> None:
-        """Nothing has happened."""
+    def __init__(self, aliases: Iterable[str], heard: Iterable[str] = ()) -> None:
+        """Nothing has happened, except that topics in `heard` have spoken before."""
         self.ticks = dict.fromkeys(Status, 0)
         self.latency_us: deque[float] = deque(maxlen=KEPT)
         self.lateness_us: deque[float] = deque(maxlen=KEPT)
         self.policy_us: deque[float] = deque(maxlen=KEPT)
         self.received = dict.fromkeys(aliases, 0)
+        self._heard_before = frozenset(heard)
         self._counted_s: float | None = None
         self._before = dict(self.received)
+
+    def anew(self) -> Account:
+        """Another that begins now."""
+        return Account(self.received, set(self.received) - set(self.unheard))
+
+    @property
+    def unheard(self) -> tuple[str, ...]:
+        """Topics that have not spoken once since configure."""
+        return tuple(a for a, n in self.received.items() if not n and a not in self._heard_before)
 
     def add(self, command: Command) -> None:
         """Counts one decision."""

@@ -100,7 +100,7 @@ class Loop:
         self._warn(self.loaded)
         with self._lock:
             self._controller.restart()
-            self.account = Account(self.contract.subscriptions)
+            self.account = self.account.anew()
             self.latest = None
             self.active, self.is_ticking = True, False
         self.collector.begin()

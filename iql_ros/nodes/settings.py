@@ -61,7 +61,8 @@ class Settings:
     )
     listen_s: float = _setting(
         1.0,
-        "So long after its start the node listens for a latched emergency stop before it acts.",
+        "So long after all inputs were heard the node listens for a latched emergency stop "
+        "before it acts.",
         range=(0.0, 60.0),
     )
     black_box: str = _setting(

@@ -30,44 +30,33 @@ class Waiting:
             problems: by topic, why its two ends do not fit.
         """
         self._node, self._loop, self._problems = node, loop, problems
-        self._unheard = set(loop.contract.subscriptions)
         self._since_s: float | None = None
         self._told_s = 0.0
 
     def begin(self) -> None:
-        """Says what is missing at activation; call it before the loop starts."""
-        self._listen()
+        """Says what is missing at activation."""
         self._since_s = self._told_s = time.monotonic()
-        if self._unheard:
+        if self._loop.account.unheard:
             self._node.get_logger().info(f"active; waits for {self._missing()}")
 
     def look(self) -> None:
         """Says again, every `AGAIN_S`, what is missing, and since when."""
-        self._listen()
         latest, now_s = self._loop.latest, time.monotonic()
-        if latest is not None and latest.status.acts:
-            self._unheard.clear()
-        reason = ""
-        if latest is not None and latest.status in _OF_DATA:
-            reason = latest.detail
-        if not self._loop.active or not (self._unheard or reason):
+        unheard = self._loop.account.unheard
+        detail = latest.detail if latest is not None and latest.status in _OF_DATA else ""
+        if not self._loop.active or not (unheard or detail):
             self._since_s = None
             return
         if self._since_s is None:  # a change of status has been logged as it came
             self._since_s = self._told_s = now_s
         elif now_s - self._told_s >= AGAIN_S:
             self._told_s = now_s
-            what = self._missing() if self._unheard else reason
+            what = self._missing() if unheard else detail
             self._node.get_logger().warning(f"has waited {now_s - self._since_s:.0f} s: {what}")
 
-    def _listen(self) -> None:
-        # The loop counts anew at activation; what it was told before, it keeps.
-        self._unheard -= {alias for alias, count in self._loop.account.received.items() if count}
-
     def _missing(self) -> str:
-        contract = self._loop.contract
-        topics = [contract.topics[a] for a in contract.subscriptions if a in self._unheard]
-        return "; ".join(self._told_of(topic) for topic in topics)
+        topics = self._loop.contract.topics
+        return "; ".join(self._told_of(topics[alias]) for alias in self._loop.account.unheard)
 
     def _told_of(self, topic: Topic) -> str:
         qos = qos_of(topic, default=ReliabilityPolicy.BEST_EFFORT)

@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning"),
 ]
 
+POLICY = "iql_controller: policy"
 WANTED = "/odom (nav_msgs/msg/Odometry, BEST_EFFORT, VOLATILE, depth 10): "
 
 
@@ -50,8 +51,12 @@ def test_what_it_waits_for_is_told_at_activation_and_again(
     stranger.destroy_node()
     context.try_shutdown()
 
+    # From now on a latched stop is heard, if there is one: beside the inputs, or a little later.
+    assert robot.until(lambda: "waits for /odom" in robot.diagnostics[POLICY][1])
+    began = time.monotonic()
     robot.talks = True
     assert robot.until(robot.moves), processes.log()
+    assert robot.commands[0][0] - began > 0.8  # listen_s, less a period of the timer that counts
     count = len(waits(processes))
     robot.spin(1.5)
     assert len(waits(processes)) == count
