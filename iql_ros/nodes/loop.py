@@ -147,7 +147,7 @@ class Loop:
             is_due = self._controller.put(alias, now_ns, payload) and self._ticks()
             if is_due:
                 self._decide(now_ns)
-                self.account.latency_us.append((time.perf_counter_ns() - start_ns) / 1e3)
+                self.account.latency_us.add((time.perf_counter_ns() - start_ns) / 1e3)
             self._record(alias, now_ns, payload)
         finally:
             self._lock.release()
@@ -173,8 +173,8 @@ class Loop:
             if not self._ticks():
                 return
             self._decide(self._now_ns())
-            self.account.latency_us.append((time.perf_counter_ns() - start_ns) / 1e3)
-            self.account.lateness_us.append(lateness_ns / 1e3)
+            self.account.latency_us.add((time.perf_counter_ns() - start_ns) / 1e3)
+            self.account.lateness_us.add(lateness_ns / 1e3)
         finally:
             self._lock.release()
         self.collector.after_tick()

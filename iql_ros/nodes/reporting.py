@@ -85,7 +85,9 @@ class Reporter:
         if latest is None and not loop.is_ticking and not loop.may_begin():
             unheard = [loop.contract.topics[alias].absolute for alias in loop.account.unheard]
             if unheard:
-                return bytes(DiagnosticStatus.WARN), f"waits for {', '.join(unheard)}"
+                return bytes(
+                    DiagnosticStatus.WARN
+                ), f"nothing heard yet: is {', '.join(unheard)} publishing?"
             return bytes(DiagnosticStatus.OK), "listens for a latched stop before it begins"
         if latest is None:
             return bytes(DiagnosticStatus.WARN), f"no tick yet{self._question()}"

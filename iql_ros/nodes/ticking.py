@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from iql_ros.nodes.realtime import go_first
 from iql_ros.sampler import tick_offset
 
 NAP_S = 0.1
@@ -34,6 +35,7 @@ class SteadyTicks:
             self._thread.join()
 
     def _run(self) -> None:
+        go_first()
         start_ns = deadline_ns = time.monotonic_ns()
         k = 0
         while not self._stopped.is_set():

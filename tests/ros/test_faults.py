@@ -36,12 +36,12 @@ TOPICS = "iql_controller: topics"
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Arm, Processes]]:
     folder = tmp_path_factory.mktemp("faults")
     bundle = write_joints(folder / "bundle", {"rate_hz": RATE_HZ})
-    arm = Arm()
     with processes_in(folder) as processes:
+        arm = Arm()
         processes.run(bundle)
         assert arm.until(arm.acts), processes.log()
         yield arm, processes
-    arm.close()
+        arm.close()
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from iql_ros.control.status import Status
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes.boxes import KEPT, Boxes
 from iql_ros.nodes.controller_node import ControllerNode
+from iql_ros.nodes.diagnostics import KEPT as TIMES
+from iql_ros.nodes.diagnostics import Times
 from iql_ros.nodes.incumbent import Incumbent
 from iql_ros.nodes.loading import load
 from iql_ros.nodes.loop import Loop
@@ -212,6 +214,19 @@ def test_late_ticks_are_counted_and_not_made_up() -> None:
     # Back on the grid: the first after the pause waits for its deadline.
     assert sum(min(phase, 1 - phase) < 0.4 for phase in phases) >= 3
     assert began[7] - began[3] > 3 * period_s
+
+
+def test_percentiles_are_of_the_newest_times() -> None:
+    times = Times()
+    assert times.percentiles() == {}
+    for us in range(1, TIMES + 101):
+        times.add(float(us))
+    assert times.percentiles() == {
+        "p50": TIMES / 2 + 101,
+        "p95": 0.95 * TIMES + 101,
+        "p99": 0.99 * TIMES + 101,
+        "max": TIMES + 100,
+    }
 
 
 def test_garbage_is_collected_between_ticks_only() -> None:

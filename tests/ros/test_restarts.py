@@ -31,7 +31,7 @@ LOOP = "iql_controller: loop"
 
 
 @pytest.fixture
-def arm() -> Iterator[Arm]:
+def arm(processes: Processes) -> Iterator[Arm]:  # closed before they are killed, see conftest
     arm = Arm()
     arm.speak()
     yield arm

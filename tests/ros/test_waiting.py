@@ -52,7 +52,7 @@ def test_what_it_waits_for_is_told_at_activation_and_again(
     context.try_shutdown()
 
     # From now on a latched stop is heard, if there is one: beside the inputs, or a little later.
-    assert robot.until(lambda: "waits for /odom" in robot.diagnostics[POLICY][1])
+    assert robot.until(lambda: "is /odom publishing?" in robot.diagnostics[POLICY][1])
     began = time.monotonic()
     robot.talks = True
     assert robot.until(robot.moves), processes.log()
