@@ -1,7 +1,7 @@
 """What the controller is measured against, each as a process of its own.
 
 python -m benchmarks._control_peers noop JOINTS COMMAND
-python -m benchmarks._control_peers loop RATE_HZ SECONDS
+python -m benchmarks._control_peers loop RATE_HZ SECONDS PHASE_S
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import contextlib
 import json
 import sys
 import time
+
+from iql_ros.nodes.realtime import go_first
 
 
 def noop(joints: str, command: str) -> None:
@@ -30,11 +32,16 @@ def noop(joints: str, command: str) -> None:
         rclpy.spin(node)
 
 
-def loop(rate_hz: float, seconds: float) -> None:
-    """Sleeps to absolute deadlines and does nothing; prints its lateness in us as JSON."""
+def loop(rate_hz: float, seconds: float, phase_s: float) -> None:
+    """Sleeps to absolute deadlines and does nothing; prints its lateness in us as JSON.
+
+    Deadlines are whole periods of the steady clock and `phase_s`. Under SCHED_FIFO it goes first,
+    as the node's ticks do.
+    """
+    go_first()
     period_s = 1 / rate_hz
     lateness_us = []
-    start_s = time.monotonic()
+    start_s = (time.monotonic() // period_s + 1) * period_s + phase_s
     for k in range(1, int(seconds * rate_hz)):
         deadline_s = start_s + k * period_s
         time.sleep(max(0.0, deadline_s - time.monotonic()))

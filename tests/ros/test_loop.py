@@ -53,14 +53,17 @@ class Log:
 
 
 class Slow:
-    """A policy that waits for as long as it is told to."""
+    """A policy that waits for as long as it is told to, and answers or raises what it is told."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.answer: np.ndarray | Exception = np.array([0.2, 0.5], np.float32)
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         time.sleep(self.seconds)
-        return np.array([0.2, 0.5], np.float32)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
 
 
 class Bench:
@@ -134,6 +137,23 @@ def test_a_policy_that_hangs_gives_the_safe_command_and_latches_the_stop(bench: 
     assert bench.loop.halted == "a tick took longer than 0.2 s"
     assert bench.sent[-1] == bench.safe
     assert bench.loop.release()
+    bench.tick()
+    assert bench.sent[-1] != bench.safe
+
+
+@pytest.mark.parametrize("answer", [ValueError("a bug"), np.full(2, np.nan, np.float32)])
+def test_a_policy_that_raises_or_gives_nan_falls_back(
+    bench: Bench, answer: np.ndarray | Exception
+) -> None:
+    bench.tick()
+    sound = bench.policy.answer
+    assert bench.sent[-1] != bench.safe
+    bench.policy.answer = answer
+    bench.tick()
+    assert bench.sent[-1] == bench.safe
+    assert bench.loop.latest is not None
+    assert bench.loop.latest.status is Status.POLICY
+    bench.policy.answer = sound
     bench.tick()
     assert bench.sent[-1] != bench.safe
 
