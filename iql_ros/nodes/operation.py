@@ -164,6 +164,10 @@ class Reloading:
                 await _pause()
         finally:
             self._is_busy = False
+        if self._loop() is not loop:
+            return _answer(
+                response, False, "the node was cleaned up meanwhile: nothing has changed"
+            )
         if work.error is not None:
             text = f"{loop.loaded.bundle.path} runs on: {work.error}"
             self._node.get_logger().error(text)

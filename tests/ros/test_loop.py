@@ -18,6 +18,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 import rclpy
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import Trigger
 
 from iql_ros.control.outputs import Output
 from iql_ros.control.status import Status
@@ -27,8 +28,10 @@ from iql_ros.nodes.controller_node import ControllerNode
 from iql_ros.nodes.diagnostics import KEPT as TIMES
 from iql_ros.nodes.diagnostics import Times
 from iql_ros.nodes.incumbent import Incumbent
+from iql_ros.nodes.inputs import Inputs
 from iql_ros.nodes.loading import load
 from iql_ros.nodes.loop import Loop
+from iql_ros.nodes.operation import Reloading
 from iql_ros.nodes.realtime import CalmCollector, apply
 from iql_ros.nodes.settings import Settings, refusal
 from iql_ros.nodes.ticking import SteadyTicks
@@ -156,6 +159,63 @@ def test_a_policy_that_raises_or_gives_nan_falls_back(
     bench.policy.answer = sound
     bench.tick()
     assert bench.sent[-1] != bench.safe
+
+
+def test_a_bug_in_a_tick_gives_the_safe_command_and_latches_the_stop(bench: Bench) -> None:
+    bench.tick()
+    assert bench.sent[-1] != bench.safe
+    add, bench.loop.account.add = bench.loop.account.add, broken_account
+    bench.tick()  # does not raise: the thread that ticks lives on
+    assert bench.sent[-1] == bench.safe
+    assert bench.loop.halted == "a tick raised, see the log"
+    assert any("ZeroDivisionError: a bug" in line for line in bench.log.lines)
+    bench.loop.account.add = add
+    assert bench.loop.release()
+    bench.tick()
+    assert bench.sent[-1] != bench.safe
+
+
+def broken_account(command: object) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+def test_inputs_that_raise_are_told_and_the_trigger_is_watched_on(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    context = Context()
+    rclpy.init(context=context, args=[])
+    owner = rclpy.create_node("owner", context=context)
+    inputs = Inputs(owner)
+    checks: list[float] = []
+
+    def serve() -> None:
+        raise ZeroDivisionError("a bug")
+
+    inputs._server = lambda kind, wait_s: (serve, lambda: None)  # type: ignore[method-assign]
+    inputs.start("single", lambda: checks.append(time.monotonic()), 0.01)
+    assert until(lambda: len(checks) >= 3)
+    assert inputs.stop(5.0)
+    inputs.node.destroy_node()
+    owner.destroy_node()
+    context.try_shutdown()
+    assert "ZeroDivisionError: a bug" in capfd.readouterr().err
+
+
+def test_a_reload_that_a_cleanup_overtakes_does_not_claim_success(bench: Bench) -> None:
+    context = Context()
+    rclpy.init(context=context, args=[])
+    owner = rclpy.create_node("owner", context=context)
+    loops = iter([bench.loop, None])
+    reloading = Reloading(owner, lambda: next(loops))
+    answering = reloading._change(Trigger.Response(), lambda loop: bench.loaded)
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            answering.send(None)
+    owner.destroy_node()
+    context.try_shutdown()
+    answer = ended.value.value
+    assert not answer.success
+    assert answer.message == "the node was cleaned up meanwhile: nothing has changed"
 
 
 def test_a_publisher_that_raises_does_not_end_the_ticks(bench: Bench) -> None:
