@@ -19,8 +19,11 @@ from iql_ros.nodes.settings import Settings, parse_cpus
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 CAP_IPC_LOCK = 14
-SWITCH_INTERVAL_S = 0.00002
-"""A thread that wakes waits at most so long for another to give up the interpreter."""
+SWITCH_INTERVAL_S = 0.00001
+"""A thread that wakes waits at most so long for another to give up the interpreter.
+
+At 500 Hz under SCHED_FIFO 10 us gave a p99 of lateness of 80 us, 20 us one of 103; 5 us took three
+times the CPU in one run of three, 1 us all there was."""
 COLLECT_EVERY_S = 1.0
 
 
