@@ -298,6 +298,14 @@ def test_late_ticks_are_counted_and_not_made_up() -> None:
     assert began[7] - began[3] > 3 * period_s
 
 
+def test_no_tick_comes_before_its_deadline() -> None:
+    lateness_ns: list[int] = []
+    ticks = SteadyTicks(500.0, lateness_ns.append)
+    assert until(lambda: len(lateness_ns) >= 100)
+    ticks.stop()
+    assert min(lateness_ns) >= 0
+
+
 def test_percentiles_are_of_the_newest_times() -> None:
     times = Times()
     assert times.percentiles() == {}
