@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
-
-from iql_ros.nodes.realtime import go_first
 
 
 def noop(joints: str, command: str) -> None:
@@ -38,7 +37,9 @@ def loop(rate_hz: float, seconds: float, phase_s: float) -> None:
     Deadlines are whole periods of the steady clock and `phase_s`. Under SCHED_FIFO it goes first,
     as the node's ticks do.
     """
-    go_first()
+    if os.sched_getscheduler(0) == os.SCHED_FIFO:
+        above = os.sched_getparam(0).sched_priority + 1
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(above))
     period_s = 1 / rate_hz
     lateness_us = []
     start_s = (time.monotonic() // period_s + 1) * period_s + phase_s
