@@ -25,6 +25,7 @@ from iql_ros.contract import Contract, load_contract, require_same
 from iql_ros.errors import IqlRosError
 from iql_ros.files import write_text
 from iql_ros.verbs.bundle import sign_command, verify_command
+from iql_ros.verbs.check import check_command
 from iql_ros.verbs.compile import compile_command, engines_command
 from iql_ros.verbs.dataset import dataset_app
 from iql_ros.verbs.evaluate import compare_command, evaluate_command
@@ -43,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+app.command("check")(check_command)
 app.command("inspect")(inspect_command)
 app.command("compile")(compile_command)
 app.command("engines")(engines_command)
@@ -83,48 +85,6 @@ def schema(
     """
     model = Contract if of is Schema.contract else Document
     print(json.dumps(model.model_json_schema(), indent=2))
-
-
-@app.command()
-def check(
-    contract: Annotated[str, typer.Argument(help="contract YAML, or a robot's name")],
-) -> None:
-    """Checks a contract and prints what a step is.
-
-    Example: `iql-ros check robot.yaml`
-    """
-    loaded = load_contract(contract)
-    table = Table("", "#", "component", "unit", "limits", "from", title=f"{loaded.robot}")
-    sizes = (("observation", loaded.observations), ("signal", loaded.signals))
-    for part, fields in sizes:
-        i = 0
-        for field in fields:
-            source = loaded.topics[field.topic].absolute if field.topic else _derivation(field)
-            for component in loaded.components(field.name):
-                limits = "" if field.limits is None else str(field.limits[0])
-                number = str(i) if part == "observation" else ""
-                table.add_row(part, number, component, field.unit, limits, source)
-                i += 1
-    for i, name in enumerate(loaded.action_names):
-        limits = f"({loaded.action_low[i]:g}, {loaded.action_high[i]:g})"
-        if loaded.choices is not None:
-            limits = f"one of {', '.join(f'{choice:g}' for choice in loaded.choices)}"
-        table.add_row(
-            "action",
-            str(i),
-            name,
-            "",
-            limits,
-            ", ".join(loaded.topics[alias].absolute for alias in loaded.outputs),
-        )
-    out_console.print(table)
-    out_console.print(f"digest {loaded.digest()}")
-
-
-def _derivation(field: Any) -> str:
-    if field.derive:
-        return f"{field.derive}({', '.join(field.of)})"
-    return f"history of {field.history_of}" if field.history_of else "previous action"
 
 
 @app.command()
@@ -333,6 +293,8 @@ def run(
     In shadow mode commands go to `<topic>/shadow`. In active mode, outside simulation, the bundle
     must have passed `iql-ros gate`. More arguments go to ROS:
     `iql-ros run bundle -- -r /cmd_vel:=/robot1/cmd_vel -p executor:=events`.
+
+    Exit code 78: contract, bundle, gate or parameters forbid it, and would do so again.
 
     Example: `iql-ros run bundle --mode active --contract robot.yaml`
     """

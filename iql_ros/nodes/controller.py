@@ -20,6 +20,8 @@ from iql_ros.nodes.controller_node import ControllerNode
 
 WAIT_S = 0.1
 """Unbounded waits miss a shutdown now and then."""
+REFUSED = 78
+"""Exit code where a restart would be refused again (EX_CONFIG of sysexits.h)."""
 TEAR_DOWN_S = 5.0
 """For the middleware; safe command, black box and recording are out before."""
 
@@ -32,22 +34,24 @@ def main(args: Sequence[str] | None = None, *, autostart: bool = False) -> int:
         autostart: configure and activate at once, without a lifecycle manager.
 
     Returns:
-        Exit code: 1 if autostart could not bring the node up, or a callback failed.
+        Exit code: 0 if it was asked to stop; `REFUSED` if arguments, contract, bundle or gate do
+        not permit it to run; 1 if anything else went wrong, such as a bug in a callback.
     """
     stop = threading.Event()
     # Before the middleware starts: who dies within it stays in the others' graph for 20 s.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     # The default handlers invalidate the context first: no last command could be sent.
-    rclpy.init(
-        args=None if args is None else [*args], signal_handler_options=SignalHandlerOptions.NO
-    )
+    given = None if args is None else [*args]
+    try:
+        rclpy.init(args=given, signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:
+        return _refused(error)
     try:
         node = ControllerNode()
     except ParameterException as error:
-        print(f"error: {error}", file=sys.stderr)
         rclpy.shutdown()
-        return 1
+        return _refused(error)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     code = 1
@@ -56,12 +60,19 @@ def main(args: Sequence[str] | None = None, *, autostart: bool = False) -> int:
             while not stop.is_set():
                 _serve(node, executor)
             code = 0
+        elif node.refusal is not None:
+            code = REFUSED
     except Exception:  # a bug in a callback: stop as if asked to, and say what it was
         node.get_logger().fatal(traceback.format_exc())
     finally:
         node.stop()
         _tear_down(node, executor)
     return code
+
+
+def _refused(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return REFUSED
 
 
 def _serve(node: ControllerNode, executor: SingleThreadedExecutor) -> None:

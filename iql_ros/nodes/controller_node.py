@@ -9,9 +9,8 @@ cleanup    lets everything go
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,8 @@ from iql_ros.nodes.recorder import Recorder, open_recorder
 from iql_ros.nodes.reporting import Reporter
 from iql_ros.nodes.settings import Settings, suffix_of
 from iql_ros.nodes.ticking import SteadyTicks
+from iql_ros.nodes.transitions import told
+from iql_ros.nodes.waiting import LOOK_S, Waiting
 from iql_ros.nodes.wiring import LATCHED, Wiring
 from iql_ros.sampler import SECOND_NS, max_age_ns
 
@@ -46,25 +47,12 @@ REPORT_S = 1.0
 _STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
-Transition = Callable[["ControllerNode", LifecycleState], TransitionCallbackReturn]
-
-
-def _told(transition: Transition) -> Transition:
-    """Logs what a transition raises; rclpy swallows it without a trace."""
-
-    @wraps(transition)
-    def told(node: ControllerNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(node, state)
-        except Exception:
-            node.get_logger().error(traceback.format_exc())
-            return TransitionCallbackReturn.ERROR
-
-    return told
-
-
 class ControllerNode(LifecycleNode):
-    """Runs one bundle; `settings` lists its parameters, `operation` its services."""
+    """Runs one bundle; `settings` lists its parameters, `operation` its services.
+
+    Attributes:
+        refusal: why it would not configure or activate; a restart would be refused again.
+    """
 
     def __init__(self, **options: Any) -> None:
         """Declares parameters and services; nothing else happens before configure.
@@ -73,11 +61,13 @@ class ControllerNode(LifecycleNode):
             ParameterException: a parameter has the wrong type, or lies outside of its range.
         """
         super().__init__(NAME, **options)
+        self.refusal: str | None = None
         self._loop: Loop | None = None
         self._boxes: Boxes | None = None
         self._recorder: Recorder | None = None
         self._command_publishers: dict[str, Any] = {}
         self._wiring = Wiring(self)
+        self._waiting: Waiting | None = None
         self._inputs: Inputs | None = None
         self._ticks: SteadyTicks | None = None
         self._stop_ticking: Callable[[], object] = _nothing
@@ -89,51 +79,51 @@ class ControllerNode(LifecycleNode):
 
     # -- transitions -----------------------------------------------------------------
 
-    @_told
+    @told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads and verifies the bundle; fails, saying why, if it must not run."""
         try:
             self._configure()
         except IqlRosError as error:
-            self.get_logger().error(f"cannot configure: {error}")
             self._release()
-            return TransitionCallbackReturn.FAILURE
+            return self._refuse(f"cannot configure: {error}")
         return super().on_configure(state)
 
-    @_told
+    @told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts to tick, if the bundle may move the robot."""
         assert self._loop is not None
+        assert self._waiting is not None
         refusal = self._loop.loaded.permission.refusal
         if refusal is not None:
-            self.get_logger().error(f"cannot activate: {refusal}")
-            return TransitionCallbackReturn.FAILURE
+            return self._refuse(f"cannot activate: {refusal}")
         result = super().on_activate(state)
+        self._waiting.begin()
         self._loop.start()
         rate_hz = self._loop.contract.tick.rate_hz
         if rate_hz is not None:
             self._start_ticking(rate_hz, self._loop)
         return result
 
-    @_told
+    @told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Publishes the safe command, then stops."""
         self.stop()
         return super().on_deactivate(state)
 
-    @_told
+    @told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets bundle, subscriptions and publishers go."""
         self._release()
         return super().on_cleanup(state)
 
-    @_told
+    @told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops safely and lets everything go."""
         self.end()
         return super().on_shutdown(state)
 
-    @_told
+    @told
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops safely and goes back to unconfigured."""
         self.end()
@@ -152,6 +142,11 @@ class ControllerNode(LifecycleNode):
         if self._loop is not None:
             self._loop.keep("shutdown")
         self._release()
+
+    def _refuse(self, text: str) -> TransitionCallbackReturn:
+        self.refusal = text
+        self.get_logger().error(text)
+        return TransitionCallbackReturn.FAILURE
 
     def _linger(self) -> None:
         """Waits until the last command has arrived and was very likely taken.
@@ -206,6 +201,8 @@ class ControllerNode(LifecycleNode):
         for alias in contract.subscriptions:
             wiring.subscribe(inputs.node, contract.topics[alias], partial(loop.receive, alias))
         reporter = Reporter(self, loop, wiring.problems)
+        waiting = self._waiting = Waiting(self, loop, wiring.problems)
+        wiring.timer(LOOK_S, waiting.look, _STEADY)
         diagnostics = wiring.publisher(DiagnosticArray, "/diagnostics", 10)
         heartbeat = wiring.publisher(DiagnosticStatus, "~/heartbeat", 10)
         wiring.timer(HEARTBEAT_S, lambda: heartbeat.publish(reporter.heartbeat()), _STEADY)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,11 @@ class Inputs:
         def run() -> None:
             next_s = time.monotonic()
             while not self._stopped.is_set():
-                serve()
+                try:
+                    serve()
+                except Exception:  # whatever it was, the watch over the trigger must go on
+                    self._owner.get_logger().error(traceback.format_exc())
+                    self._stopped.wait(WAIT_S)
                 if period_s is not None and time.monotonic() >= next_s:
                     check()
                     next_s = time.monotonic() + period_s

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from iql_ros.control.outputs import Output
 from iql_ros.control.status import Status
 from iql_ros.errors import BundleError
 from iql_ros.nodes.boxes import Boxes
+from iql_ros.nodes.changes import Changes
 from iql_ros.nodes.diagnostics import Account
 from iql_ros.nodes.incumbent import Incumbent
 from iql_ros.nodes.loading import Loaded, make_controller
@@ -24,7 +26,6 @@ from iql_ros.nodes.recorder import Recorder
 from iql_ros.nodes.settings import Settings, suffix_of
 from iql_ros.nodes.watchdog import Watchdog
 
-REPEAT_LOG_S = 1.0
 NO_FAULT = frozenset({Status.WAITING, Status.DISABLED, Status.RECOVERING, Status.HALTED})
 Publish = Callable[[Mapping[str, bytes]], None]
 
@@ -85,7 +86,7 @@ class Loop:
         self.latest: Command | None = None
         self.ticked_s = 0.0
         self._has_published = False
-        self._logged_s: dict[Status, float] = {}
+        self._changes = Changes(logger)
         self.account = Account(self.contract.subscriptions)
         self.collector = CalmCollector()
         self.incumbent = (
@@ -100,7 +101,7 @@ class Loop:
         self._warn(self.loaded)
         with self._lock:
             self._controller.restart()
-            self.account = Account(self.contract.subscriptions)
+            self.account = self.account.anew()
             self.latest = None
             self.active, self.is_ticking = True, False
         self.collector.begin()
@@ -147,7 +148,7 @@ class Loop:
             is_due = self._controller.put(alias, now_ns, payload) and self._ticks()
             if is_due:
                 self._decide(now_ns)
-                self.account.latency_us.append((time.perf_counter_ns() - start_ns) / 1e3)
+                self.account.latency_us.add((time.perf_counter_ns() - start_ns) / 1e3)
             self._record(alias, now_ns, payload)
         finally:
             self._lock.release()
@@ -173,8 +174,8 @@ class Loop:
             if not self._ticks():
                 return
             self._decide(self._now_ns())
-            self.account.latency_us.append((time.perf_counter_ns() - start_ns) / 1e3)
-            self.account.lateness_us.append(lateness_ns / 1e3)
+            self.account.latency_us.add((time.perf_counter_ns() - start_ns) / 1e3)
+            self.account.lateness_us.add(lateness_ns / 1e3)
         finally:
             self._lock.release()
         self.collector.after_tick()
@@ -202,6 +203,15 @@ class Loop:
         return self._lock.acquire(timeout=limit_s)
 
     def _decide(self, now_ns: int) -> None:
+        try:
+            self._decide_one(now_ns)
+        except Exception:  # a bug of ours must leave neither a dead thread nor the last command
+            self._watchdog.end()
+            self._log.error(traceback.format_exc())
+            command = self._controller.halt("a tick raised, see the log", self._now_ns())
+            self._publish(command.payloads)
+
+    def _decide_one(self, now_ns: int) -> None:
         self._watchdog.begin()
         command = self._controller.tick(now_ns, speed=self.speed)
         if self._watchdog.end():
@@ -283,8 +293,7 @@ class Loop:
         before, now = self.latest, command.status
         self.latest, self.ticked_s = command, time.monotonic()
         had_acted = before is not None and before.status.acts
-        if now.acts != had_acted or (before is not None and before.status != now and not now.acts):
-            self._tell(command)
+        self._changes.tell(before, command)
         if self._boxes is None:
             return
         if now is Status.HALTED and (before is None or before.status is not now):
@@ -304,14 +313,3 @@ class Loop:
             self._has_published = True
         except Exception as error:  # must not end the thread that ticks
             self._log.error(f"a command could not be published: {error!r}")
-
-    def _tell(self, command: Command) -> None:
-        """Logs a change of status; one that flickers is logged once a second."""
-        now_s = time.monotonic()
-        if now_s - self._logged_s.get(command.status, -REPEAT_LOG_S) < REPEAT_LOG_S:
-            return
-        self._logged_s[command.status] = now_s
-        if command.status.acts:
-            self._log.info("acting")
-        else:
-            self._log.warning(f"fallback, {command.status.value}: {command.detail}")

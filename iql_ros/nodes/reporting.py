@@ -15,6 +15,7 @@ from iql_ros.nodes.diagnostics import (
     status_message,
 )
 from iql_ros.nodes.loop import Loop
+from iql_ros.nodes.waiting import strangers
 from iql_ros.sampler import SECOND_NS, max_age_ns
 
 SILENT_S = 0.5
@@ -82,6 +83,11 @@ class Reporter:
         if not loop.active:
             return bytes(DiagnosticStatus.OK), "not active"
         if latest is None and not loop.is_ticking and not loop.may_begin():
+            unheard = [loop.contract.topics[alias].absolute for alias in loop.account.unheard]
+            if unheard:
+                return bytes(
+                    DiagnosticStatus.WARN
+                ), f"nothing heard yet: is {', '.join(unheard)} publishing?"
             return bytes(DiagnosticStatus.OK), "listens for a latched stop before it begins"
         if latest is None:
             return bytes(DiagnosticStatus.WARN), f"no tick yet{self._question()}"
@@ -115,20 +121,12 @@ class Reporter:
                 values[f"rate_hz {alias}"] = round(rates_hz[alias], 1)
             if contract.topics[alias].max_age_s is not None:
                 values[f"max_age_s {alias}"] = max_age_ns(contract, alias) / SECOND_NS
-        problems = [*self._problems.values(), *self._strangers()]
+        topics = [contract.topics[alias] for alias in contract.subscriptions]
+        found = [text for topic in topics for text in strangers(self._node, topic)]
+        problems = [*self._problems.values(), *found]
         level = DiagnosticStatus.WARN if problems else DiagnosticStatus.OK
         text = "; ".join(problems)
         return status_message(self._name, "topics", bytes(level), text or "all fit", values)
-
-    def _strangers(self) -> list[str]:
-        """Publishers of another type on our topics: not every middleware reports them."""
-        found = []
-        for alias in self._loop.contract.subscriptions:
-            topic = self._loop.contract.topics[alias]
-            name = self._node.resolve_topic_name(topic.topic)
-            types = {info.topic_type for info in self._node.get_publishers_info_by_topic(name)}
-            found += [f"{name} is also published as {t}" for t in sorted(types - {topic.type})]
-        return found
 
     def _outputs(self) -> DiagnosticStatus:
         """Two nodes that command one robot are an accident that has not happened yet."""

@@ -61,7 +61,8 @@ class Settings:
     )
     listen_s: float = _setting(
         1.0,
-        "So long after its start the node listens for a latched emergency stop before it acts.",
+        "So long after all inputs were heard the node listens for a latched emergency stop "
+        "before it acts.",
         range=(0.0, 60.0),
     )
     black_box: str = _setting(
@@ -76,7 +77,9 @@ class Settings:
         "single", "rclpy's executor; events is faster.", choices=("single", "events")
     )
     realtime_priority: int = _setting(
-        0, "SCHED_FIFO priority of all threads; 0 leaves the scheduler alone.", range=(0, 99)
+        0,
+        "SCHED_FIFO priority of all threads, one more for ticks; 0 leaves the scheduler alone.",
+        range=(0, 99),
     )
     cpus: str = _setting("", "CPUs that the process may run on, such as 2,3; empty: any.")
     lock_memory: bool = _setting(False, "Keep all memory from being paged out (mlockall).")

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from iql_ros.bundles.signing import sign_bundle
+from iql_ros.nodes.controller import REFUSED
 from tests.keys import write_keys
 from tests.ros.robot import START_S, Processes, Robot, is_safe
 from tests.small_bundle import write_bundle
@@ -108,7 +109,7 @@ def test_an_altered_bundle_does_not_configure_and_the_log_says_why(
     data[len(data) // 2] ^= 1
     policy.write_bytes(data)
     process = processes.run(bundle)
-    assert process.wait(START_S) == 1
+    assert process.wait(START_S) == REFUSED
     assert "policy.onnx" in processes.log()
     assert not robot.commands
 
@@ -117,18 +118,29 @@ def test_a_bundle_of_another_contract_does_not_configure(
     processes: Processes, bundle: Path, tmp_path: Path
 ) -> None:
     process = processes("iql_ros.cli", "run", str(bundle), "--contract", "arm6")
-    assert process.wait(START_S) == 1
+    assert process.wait(START_S) == REFUSED
     assert "first difference" in processes.log()
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("speed:=2.0", "speed"), ("mode:=fast", "mode"), ("speed:=1", "expecting type")],
+    [
+        ("speed:=2.0", "speed"),
+        ("mode:=fast", "mode"),
+        ("speed:=1", "expecting type"),
+        ("speed", "'-p speed'"),
+    ],
 )
 def test_a_wrong_parameter_at_start_ends_it_with_the_reason(
     processes: Processes, bundle: Path, given: str, said: str
 ) -> None:
     process = processes.run(bundle, given)
-    assert process.wait(START_S) == 1
+    assert process.wait(START_S) == REFUSED
     assert said in processes.log()
     assert "Traceback" not in processes.log()
+
+
+def test_the_service_is_not_started_again_where_it_would_be_refused_again() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operation.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("RestartPreventExitStatus=")]
+    assert str(REFUSED) in line.partition("=")[2].split()

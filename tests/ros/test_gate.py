@@ -11,6 +11,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from iql_ros.bundle import load_bundle
 from iql_ros.bundles.gate_record import write_gate
+from iql_ros.nodes.controller import REFUSED
 from iql_ros.nodes.permission import ask
 from iql_ros.nodes.settings import Settings
 from tests.ros.robot import START_S, Processes, Robot
@@ -76,7 +77,7 @@ def test_without_a_lifecycle_manager_a_refusal_ends_the_process(
     processes: Processes, bundle: Path
 ) -> None:
     process = processes.run(bundle)
-    assert process.wait(START_S) == 1
+    assert process.wait(START_S) == REFUSED
     assert "cannot activate: " in processes.log()
     assert "parameter 'allow_ungated' overrules the gate" in processes.log()
 

@@ -18,15 +18,20 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 import rclpy
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import Trigger
 
 from iql_ros.control.outputs import Output
 from iql_ros.control.status import Status
 from iql_ros.errors import IqlRosError
 from iql_ros.nodes.boxes import KEPT, Boxes
 from iql_ros.nodes.controller_node import ControllerNode
+from iql_ros.nodes.diagnostics import KEPT as TIMES
+from iql_ros.nodes.diagnostics import Times
 from iql_ros.nodes.incumbent import Incumbent
+from iql_ros.nodes.inputs import Inputs
 from iql_ros.nodes.loading import load
 from iql_ros.nodes.loop import Loop
+from iql_ros.nodes.operation import Reloading
 from iql_ros.nodes.realtime import CalmCollector, apply
 from iql_ros.nodes.settings import Settings, refusal
 from iql_ros.nodes.ticking import SteadyTicks
@@ -51,14 +56,17 @@ class Log:
 
 
 class Slow:
-    """A policy that waits for as long as it is told to."""
+    """A policy that waits for as long as it is told to, and answers or raises what it is told."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.answer: np.ndarray | Exception = np.array([0.2, 0.5], np.float32)
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
         time.sleep(self.seconds)
-        return np.array([0.2, 0.5], np.float32)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
 
 
 class Bench:
@@ -134,6 +142,82 @@ def test_a_policy_that_hangs_gives_the_safe_command_and_latches_the_stop(bench: 
     assert bench.loop.release()
     bench.tick()
     assert bench.sent[-1] != bench.safe
+
+
+@pytest.mark.parametrize("answer", [ValueError("a bug"), np.full(2, np.nan, np.float32)])
+def test_a_policy_that_raises_or_gives_nan_falls_back(
+    bench: Bench, answer: np.ndarray | Exception
+) -> None:
+    bench.tick()
+    sound = bench.policy.answer
+    assert bench.sent[-1] != bench.safe
+    bench.policy.answer = answer
+    bench.tick()
+    assert bench.sent[-1] == bench.safe
+    assert bench.loop.latest is not None
+    assert bench.loop.latest.status is Status.POLICY
+    bench.policy.answer = sound
+    bench.tick()
+    assert bench.sent[-1] != bench.safe
+
+
+def test_a_bug_in_a_tick_gives_the_safe_command_and_latches_the_stop(bench: Bench) -> None:
+    bench.tick()
+    assert bench.sent[-1] != bench.safe
+    add, bench.loop.account.add = bench.loop.account.add, broken_account
+    bench.tick()  # does not raise: the thread that ticks lives on
+    assert bench.sent[-1] == bench.safe
+    assert bench.loop.halted == "a tick raised, see the log"
+    assert any("ZeroDivisionError: a bug" in line for line in bench.log.lines)
+    bench.loop.account.add = add
+    assert bench.loop.release()
+    bench.tick()
+    assert bench.sent[-1] != bench.safe
+
+
+def broken_account(command: object) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+def test_inputs_that_raise_are_told_and_the_trigger_is_watched_on(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    context = Context()
+    rclpy.init(context=context, args=[])
+    owner = rclpy.create_node("owner", context=context)
+    inputs = Inputs(owner)
+    checks: list[float] = []
+
+    def serve() -> None:
+        raise ZeroDivisionError("a bug")
+
+    inputs._server = lambda kind, wait_s: (serve, lambda: None)  # type: ignore[method-assign]
+    inputs.start("single", lambda: checks.append(time.monotonic()), 0.01)
+    assert until(lambda: len(checks) >= 3)
+    assert inputs.stop(5.0)
+    inputs.node.destroy_node()
+    owner.destroy_node()
+    context.try_shutdown()
+    assert "ZeroDivisionError: a bug" in capfd.readouterr().err
+
+
+def test_a_reload_that_a_cleanup_overtakes_does_not_claim_success(bench: Bench) -> None:
+    context = Context()
+    rclpy.init(context=context, args=[])
+    owner = rclpy.create_node("owner", context=context)
+    loops = iter([bench.loop, None])
+    reloading = Reloading(owner, lambda: next(loops))
+    answering = reloading._change(Trigger.Response(), lambda loop: bench.loaded)
+    answer = None
+    while answer is None:
+        try:
+            answering.send(None)
+        except StopIteration as ended:
+            answer = ended.value
+    owner.destroy_node()
+    context.try_shutdown()
+    assert not answer.success
+    assert answer.message == "the node was cleaned up meanwhile: nothing has changed"
 
 
 def test_a_publisher_that_raises_does_not_end_the_ticks(bench: Bench) -> None:
@@ -212,6 +296,27 @@ def test_late_ticks_are_counted_and_not_made_up() -> None:
     # Back on the grid: the first after the pause waits for its deadline.
     assert sum(min(phase, 1 - phase) < 0.4 for phase in phases) >= 3
     assert began[7] - began[3] > 3 * period_s
+
+
+def test_no_tick_comes_before_its_deadline() -> None:
+    lateness_ns: list[int] = []
+    ticks = SteadyTicks(500.0, lateness_ns.append)
+    assert until(lambda: len(lateness_ns) >= 100)
+    ticks.stop()
+    assert min(lateness_ns) >= 0
+
+
+def test_percentiles_are_of_the_newest_times() -> None:
+    times = Times()
+    assert times.percentiles() == {}
+    for us in range(1, TIMES + 101):
+        times.add(float(us))
+    assert times.percentiles() == {
+        "p50": TIMES / 2 + 101,
+        "p95": 0.95 * TIMES + 101,
+        "p99": 0.99 * TIMES + 101,
+        "max": TIMES + 100,
+    }
 
 
 def test_garbage_is_collected_between_ticks_only() -> None:

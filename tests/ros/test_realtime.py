@@ -24,6 +24,11 @@ def schedulers(pid: int) -> set[int]:
     return {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
 
 
+def priorities(pid: int) -> list[int]:
+    threads = os.listdir(f"/proc/{pid}/task")
+    return [os.sched_getparam(int(thread)).sched_priority for thread in threads]
+
+
 def affinities(pid: int) -> set[frozenset[int]]:
     threads = os.listdir(f"/proc/{pid}/task")
     return {frozenset(os.sched_getaffinity(int(thread))) for thread in threads}
@@ -47,5 +52,6 @@ def test_each_wish_is_granted_or_the_log_says_what_to_change(tmp_path: Path) -> 
         assert affinities(pid) == {frozenset({cpu})}  # threads that came later too
         if "realtime_priority 10: set LimitRTPRIO=99" not in log:
             assert schedulers(pid) == {os.SCHED_FIFO}
+            assert sorted(priorities(pid))[-2:] == [10, 11]  # the thread that ticks goes first
         if "lock_memory: set LimitMEMLOCK=infinity" not in log:
             assert locked_kb(pid) > 50_000  # all of it: the interpreter alone has that

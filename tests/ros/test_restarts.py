@@ -31,7 +31,7 @@ LOOP = "iql_controller: loop"
 
 
 @pytest.fixture
-def arm() -> Iterator[Arm]:
+def arm(processes: Processes) -> Iterator[Arm]:  # closed before they are killed, see conftest
     arm = Arm()
     arm.speak()
     yield arm
@@ -46,13 +46,15 @@ def test_a_killed_controller_comes_back_under_a_latched_stop_and_acts(
     assert arm.until(arm.acts), processes.log()
     process.kill()
     process.wait()
-    arm.spin(0.2)
+    # What the killed one said may wait in our queue still.
+    assert arm.until(lambda: time.monotonic() - arm.velocities[-1][0] > 0.3)
     arm.velocities.clear()
     arm.press(stop=True)  # latched: it holds for who comes later
     processes.run(bundle)
     assert arm.until(lambda: "emergency stop" in arm.diagnostics[POLICY][1])
     arm.spin(1.5)
-    assert not any(any(v) for _, v in arm.velocities)  # it listens before it acts
+    # It listens before it acts.
+    assert not any(any(v) for _, v in arm.velocities), processes.log()
     arm.press(stop=False)
     assert arm.until(lambda: arm.trigger("release", again_s=2.0)[0])
     assert arm.until(arm.acts)
