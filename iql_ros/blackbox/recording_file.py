@@ -2,7 +2,8 @@
 
 The messages lie on their own topics, so that every tool reads the file as a bag. What else
 happened stands between them, in order, as JSON on /iql_controller/black_box: first the state of
-the controller, then each decision, whose messages follow it.
+the controller, then each decision, whose messages follow it. Where several aliases of the contract
+read one topic, it also says before each message which of them heard it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from iql_ros.files import write_bytes
 
 FORMAT = 1
 TOPIC = "/iql_controller/black_box"
+HEARD = "heard"
 YIELDS_EVERY = 16
 """After so many events, about 0.7 ms, a tick in another thread may run; the interpreter itself
 would let it wait for 5 ms."""
@@ -102,6 +105,7 @@ def is_recording(path: Path) -> bool:
 
 def _messages(recording: Recording, suffix: str) -> Iterator[Message]:
     topics = recording.contract.topics
+    listeners = Counter(topics[alias].absolute for alias in recording.contract.subscriptions)
     t_ns = recording.start_ns
     head = {
         "format": FORMAT,
@@ -116,6 +120,8 @@ def _messages(recording: Recording, suffix: str) -> Iterator[Message]:
             time.sleep(1e-4)
         match event:
             case Received(alias, t_ns, payload):
+                if listeners[topics[alias].absolute] > 1:
+                    yield Message(TOPIC, t_ns, _text({"kind": HEARD, "alias": alias}))
                 yield Message(topics[alias].absolute, t_ns, payload)
             case Decided(kind, command, arguments):
                 t_ns = command.t_ns
@@ -139,6 +145,10 @@ def _events(contract: Contract, suffix: str, messages: Iterator[Message]) -> Ite
             yield Received(inputs[message.topic], message.t_ns, message.data)
             continue
         said = json.loads(_untext(message.data))
+        if said["kind"] == HEARD:
+            heard = next(messages)
+            yield Received(said["alias"], heard.t_ns, heard.data)
+            continue
         if "command" not in said:
             yield Noted(said["kind"])
             continue

@@ -99,6 +99,24 @@ def test_a_box_replays_every_decision_to_the_bit(fallback: str, tmp_path: Path) 
     assert len(statuses) > 12, statuses
 
 
+def test_two_aliases_of_one_topic_are_relived_as_each_heard_it(tmp_path: Path) -> None:
+    topics = contract().canonical()["topics"]
+    topics["late"] = {**topics["state"], "max_age_s": 0.5, "clock": "receive"}
+    seen = [*contract().canonical()["observations"]]
+    seen[1] = {"name": "y", "topic": "late", "path": "point.x"}
+    rules = contract(topics=topics, observations=seen)
+    box = BlackBox(rules, TYPES)
+    robot = Robot(rules, box)
+    for k, happening in enumerate(replace(h, answer=wavering) for h in healthy(1)):
+        robot.live(happening)
+        if happening.kind == "state" and k % 3:
+            robot.controller.put("late", robot.t_ns, point(robot.t_ns, 0.1))
+    box.dump(tmp_path / "box.mcap")
+    relived = list(relive(read_recording(tmp_path / "box.mcap"), wavering, TYPES, SUPPORT))
+    assert sum(pair.then.status.acts for pair in relived) > 10
+    assert all(pair.is_same for pair in relived)
+
+
 def test_a_box_that_has_forgotten_its_beginning_replays_from_the_state_it_kept(
     tmp_path: Path,
 ) -> None:
