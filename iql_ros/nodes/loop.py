@@ -76,6 +76,9 @@ class Loop:
         self._controller, self._box = make_controller(loaded, settings)
         topics, suffix = self.contract.topics, suffix_of(settings)
         self._names = {alias: topic.absolute for alias, topic in topics.items()}
+        # A topic that several aliases read comes once for each of them, and is recorded once.
+        inputs = reversed(self.contract.subscriptions)
+        self._recorded = frozenset({self._names[alias]: alias for alias in inputs}.values())
         self._spoken = {a: topics[a].absolute + suffix for a in self.contract.outputs}
         self._safe = [(a, Output(self.contract, loaded.types, a)) for a in self.contract.outputs]
         self._lock = threading.Lock()
@@ -149,7 +152,8 @@ class Loop:
             if is_due:
                 self._decide(now_ns)
                 self.account.latency_us.add((time.perf_counter_ns() - start_ns) / 1e3)
-            self._record(alias, now_ns, payload)
+            if alias in self._recorded:
+                self._record(alias, now_ns, payload)
         finally:
             self._lock.release()
         if is_due:

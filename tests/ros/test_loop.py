@@ -20,6 +20,7 @@ from rclpy.context import Context
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
+from iql_ros.contract import Contract
 from iql_ros.control.outputs import Output
 from iql_ros.control.status import Status
 from iql_ros.errors import IqlRosError
@@ -386,3 +387,29 @@ def test_a_transition_that_raises_is_told_and_fails(capfd: pytest.CaptureFixture
     told = capfd.readouterr().err
     assert "in on_activate" in told
     assert "parameter 'bundle' is empty" in told
+
+
+def test_a_topic_that_two_aliases_read_is_recorded_once(bench: Bench) -> None:
+    keys = CONTRACT.canonical()
+    keys["topics"]["slow"] = {**keys["topics"]["odom"], "max_age_s": 1.0}
+    keys["observations"][1]["topic"] = "slow"
+    bundle = replace(bench.loaded.bundle, contract=Contract.model_validate(keys))
+    kept: list[str] = []
+
+    class Tape:
+        def put(self, topic: str, t_ns: int, payload: bytes) -> None:
+            kept.append(topic)
+
+    loop = Loop(
+        replace(bench.loaded, bundle=bundle),
+        bench.settings,
+        time.time_ns,
+        bench._publish,
+        bench.log,
+        None,
+        recorder=Tape(),  # type: ignore[arg-type]
+    )
+    loop.receive("odom", bench.odom)
+    loop.receive("slow", bench.odom)
+    assert kept == ["/odom"]
+    loop.close()
