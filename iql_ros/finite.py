@@ -20,3 +20,10 @@ def is_finite(values: NDArray[Any]) -> bool:
     if values.size > FEW:
         return bool(np.isfinite(values).all())
     return all(map(math.isfinite, values.tolist()))
+
+
+def fits_float32(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows (N, F) are finite in float32, as datasets and policies have them; shape (N,)."""
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(values.astype(np.float32))
+    return np.logical_and.reduce(is_finite, axis=1)  # type: ignore[no-any-return]

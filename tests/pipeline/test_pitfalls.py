@@ -353,3 +353,34 @@ def test_the_example_contract_is_sound(name: str) -> None:
     loaded = load_contract(ROOT / "examples" / name / "contract.yaml")
     assert loaded.observation_size
     assert loaded.action_size
+
+
+# -- float32 ---------------------------------------------------------------------------
+
+
+def test_what_float32_cannot_hold_is_dropped_and_named_not_infinite(tmp_path: Path) -> None:
+    states = [state(t, 1e39 if k == 20 else k) for k, t in enumerate(T_MS)]
+    commands = [command(t + 50, -1e300 if k == 40 else 0.5) for k, t in enumerate(T_MS)]
+    result = converted(tmp_path, [*states, *commands])
+    with np.errstate(over="raise"):
+        assert np.isfinite(result.steps.observations.astype(np.float32)).all()
+        assert np.isfinite(result.steps.actions.astype(np.float32)).all()
+    assert result.steps.facts["dropped_beyond_float32"] == 3  # before and after 20, and of 40
+    assert said(result, "observation 'x' was finite, but beyond float32, in which the policy")
+
+
+def test_a_reward_beyond_float32_is_dropped(tmp_path: Path) -> None:
+    rules = contract(reward={"expression": "where(x > 30.5, 1e200, x)"})
+    result = converted(tmp_path, [*STATES, *COMMANDS], rules)
+    assert result.steps.facts["dropped_reward_not_finite"] == 18
+    assert len(result.steps.rewards) == 31
+
+
+def test_a_position_too_far_from_the_origin_for_float32_is_named(tmp_path: Path) -> None:
+    near = tmp_path / "near"
+    near.mkdir()
+    northing = [state(t, 5_400_000 + k / 10) for k, t in enumerate(T_MS)]
+    result = converted(tmp_path, [*northing, *COMMANDS])
+    assert said(result, "'x' varies by 1.4 (one standard deviation), but float32, in which the")
+    assert said(result, "has steps of 0.5 there: observe its difference")
+    assert not said(converted(near, [*STATES, *COMMANDS]), "float32")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
 from iql_ros.contracts.schema import Field
+from iql_ros.finite import fits_float32
 from iql_ros.sampler import SECOND_NS, Messages, Resampled, Times, hold, max_age_ns
 from training.conversion.alignment import Response, responses
 from training.logs.log import note
@@ -19,6 +20,8 @@ Facts = dict[str, int | float]
 
 SPARSE = 10
 """Commands rarer than one in so many instants are worth a sentence."""
+COARSE = 10
+"""What varies by less than so many of float32's steps is coarse in the policy's eyes."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def check_fields(contract: Contract, grids: Sequence[Grid], findings: list[str])
         if field.topic is not None:
             _note_nonfinite(contract, name, grids, findings)
     for field in contract.observations:
+        _note_float32(contract, field.name, grids, findings)
         if _is_quaternion(contract, field):
             _note_flips(contract, field.name, grids, findings)
     longest = max(grids, key=lambda grid: len(grid.keep))
@@ -163,6 +167,36 @@ def _note_nonfinite(
         f"field {name!r} was NaN or infinite at {count} instants, first {first_s:.2f} s after the "
         "first instant: each ends an episode (on_nonfinite: break)",
     )
+
+
+def _note_float32(
+    contract: Contract, name: str, grids: Sequence[Grid], findings: list[str]
+) -> None:
+    """Says what of an observation is lost in float32, in which the policy sees it."""
+    values = np.concatenate([grid.sampled.fields[name] for grid in grids])
+    finite = np.isfinite(values).all(axis=1)
+    fits = fits_float32(values)
+    beyond = values[finite & ~fits]
+    if len(beyond):
+        note(
+            findings,
+            f"observation {name!r} was finite, but beyond float32, in which the policy sees it, at "
+            f"{len(beyond)} instants (up to {np.abs(beyond).max():.3g}): each ends an episode",
+        )
+    seen = values[fits]
+    if not len(seen):
+        return
+    largest = np.abs(seen).max(axis=0)
+    steps, rounding = np.spacing(largest.astype(np.float32)), 1e3 * np.spacing(largest)
+    columns = zip(contract.components(name), seen.std(axis=0), rounding, steps, strict=True)
+    for component, varies, least, step in columns:
+        if least < varies < COARSE * step:
+            note(
+                findings,
+                f"observation {component!r} varies by {varies:.2g} (one standard deviation), but "
+                f"float32, in which the policy sees it, has steps of {step:.2g} there: observe its "
+                "difference to something near (derive: difference)",
+            )
 
 
 def _is_quaternion(contract: Contract, field: Field) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from iql_ros.contract import Contract
 from iql_ros.errors import LogError
 from iql_ros.fields import FieldPlan
+from iql_ros.finite import fits_float32
 from iql_ros.sampler import (
     SECOND_NS,
     Messages,
@@ -102,12 +103,15 @@ def _segment(
     grid = resample(plan, topics, t_ns, held)
     actions, has_action = held[1:], commanded[1:]
     columns = step_columns(contract, grid.fields, actions)
+    observations = np.concatenate([grid.fields[f.name] for f in contract.observations], axis=1)
+    fits = fits_float32(observations)
 
     observed = grid.valid[:-1] & grid.valid[1:]
     reasons = {
         "dropped_no_observation": ~observed,
         "dropped_no_command": ~has_action,
         "dropped_no_choice": no_choice(contract, actions) & has_action,
+        "dropped_beyond_float32": ~(fits[:-1] & fits[1:] & fits_float32(actions)),
         "dropped_gap": gaps(contract, topics, t_ns),
         "dropped_reset": resets(contract, columns) | clock_resets(contract, grid, resets_ns),
         "dropped_jump": jumps(contract, columns),
@@ -122,11 +126,10 @@ def _segment(
     keep = usable & ~absorbed
     ends &= keep
     reward = rewards(contract, columns)
-    unrewarded = keep & ~np.isfinite(reward)
+    unrewarded = keep & ~fits_float32(reward[:, None])
     keep &= ~unrewarded
     last = last_of_episode(keep, ends, contract.episode.max_steps)
 
-    observations = np.concatenate([grid.fields[f.name] for f in contract.observations], axis=1)
     facts = {
         "instants": len(t_ns),
         "steps": int(keep.sum()),

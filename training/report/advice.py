@@ -21,6 +21,8 @@ REMEDIES = {
     "no_command": "no command was held: set on_silence to hold or zero if silence has a meaning, "
     "or cut the log to where the robot was driven",
     "gap": "the trigger topic paused: raise its max_age_s if such pauses are harmless",
+    "beyond_float32": "a value is larger than float32 holds: does the topic send a largest number "
+    "for 'unknown'? observe something else there, or derive reciprocal",
     "reward_not_finite": "the reward is NaN or infinite there: guard its logarithms and divisions",
 }
 """By reason; what a reset or a terminal step drops is dropped on purpose."""
