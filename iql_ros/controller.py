@@ -91,11 +91,24 @@ class Controller:
             self._turn_page(arrival_ns)
             self._box.put(alias, arrival_ns, payload)
         self._hear(arrival_ns)
-        self._inbox.put(alias, arrival_ns, payload)
-        if alias != self.contract.tick.trigger:
+        is_whole = self._inbox.put(alias, arrival_ns, payload)
+        if alias != self.contract.tick.trigger or not self._counts(alias, arrival_ns, is_whole):
             return False
         self._memory.triggers += 1
         return (self._memory.triggers - 1) % self.contract.tick.every == 0
+
+    def _counts(self, trigger: str, arrival_ns: int, is_whole: bool) -> bool:
+        """Whether a message of the trigger topic counts towards the next tick.
+
+        One that lacks what is wanted is another publisher's, as of a gripper beside an arm, while
+        whole ones come; in a log, too, only those count. Without them a tick says what is missing.
+        """
+        memory = self._memory
+        if is_whole:
+            memory.whole_ns = arrival_ns
+            return True
+        whole_ns = memory.whole_ns
+        return whole_ns is None or arrival_ns - whole_ns > max_age_ns(self.contract, trigger)
 
     # -- out ---------------------------------------------------------------------------
 
@@ -220,6 +233,7 @@ class Controller:
         if step_ns < 0:
             self._inbox.clear()
             memory.triggers, memory.t_ns, memory.tick_ns = 0, None, t_ns
+            memory.whole_ns = None
             memory.blend_ns += step_ns
             if memory.fallen_ns is not None:  # it has lasted as long as before
                 memory.fallen_ns += step_ns

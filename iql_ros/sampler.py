@@ -38,11 +38,14 @@ class Messages:
         arrival_ns: when each was received, shape (N,).
         stamp_ns: the time each counts for (by the topic's `clock`), shape (N,).
         rows: the values, shape (N, W); messages that lack a wanted element are not here.
+        heard_ns: where `arrival_ns` is when they take effect, the receive times of all of the
+            topic's, ascending, shape (M,); None where nothing was left out or put off.
     """
 
     arrival_ns: Times
     stamp_ns: Times
     rows: Array
+    heard_ns: Times | None = None
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,19 @@ def visible(messages: Messages, topic_holds: bool) -> Messages:
     arrival = np.maximum(messages.arrival_ns, messages.stamp_ns)
     ascends = all((np.diff(t_ns) >= 0).all() for t_ns in (arrival, messages.stamp_ns))
     if ascends and not topic_holds:  # as most logs are: a copy would cost their size in memory
-        return Messages(arrival, messages.stamp_ns, messages.rows)
+        heard = messages.arrival_ns
+        is_sorted = bool((np.diff(heard) >= 0).all())
+        return Messages(
+            arrival, messages.stamp_ns, messages.rows, heard if is_sorted else np.sort(heard)
+        )
     order = np.argsort(arrival, kind="stable")
     if topic_holds:
         order = order[np.isfinite(messages.rows[order]).all(axis=1)]
     stamp = messages.stamp_ns[order]
     newest = stamp >= np.maximum.accumulate(stamp) if len(stamp) else np.zeros(0, bool)
     order = order[newest]
-    return Messages(arrival[order], messages.stamp_ns[order], messages.rows[order])
+    heard = np.sort(messages.arrival_ns)
+    return Messages(arrival[order], messages.stamp_ns[order], messages.rows[order], heard)
 
 
 def hold(messages: Messages, t_ns: Times, *, before: bool = False) -> Held:
@@ -126,9 +134,10 @@ def ticks(contract: Contract, topics: Mapping[str, Messages]) -> Times:
     start = max(messages.arrival_ns[0] for messages in topics.values())
     stop = max(messages.arrival_ns[-1] for messages in topics.values())
     if contract.tick.trigger is not None:
-        arrival = topics[contract.tick.trigger].arrival_ns
-        arrival = arrival[arrival >= start][:: contract.tick.every]
-        return np.unique(arrival)
+        trigger = topics[contract.tick.trigger]
+        # The robot ticks when a message comes, also one whose stamp lies ahead of that.
+        heard = trigger.arrival_ns if trigger.heard_ns is None else trigger.heard_ns
+        return np.unique(heard[heard >= start][:: contract.tick.every])
     assert contract.tick.rate_hz is not None
     rate_hz = contract.tick.rate_hz
     offsets = [

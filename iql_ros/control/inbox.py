@@ -46,21 +46,26 @@ class Inbox:
             self._switch = Switch(contract)
         self._unreadable: dict[str, str] = {}
 
-    def put(self, alias: str, arrival_ns: int, payload: bytes | memoryview) -> None:
-        """Takes one message of any topic; one that cannot be read is remembered as a problem."""
+    def put(self, alias: str, arrival_ns: int, payload: bytes | memoryview) -> bool:
+        """Takes one message of any topic; one that cannot be read is remembered as a problem.
+
+        Returns:
+            Whether it has all values that are wanted of its topic.
+        """
         if alias == self._switch_topic and self._switch is not None:
             row, stamp_ns, _ = self._read(self._switch_reader, alias, arrival_ns, payload)
             self._switch.put(min(arrival_ns, stamp_ns), None if row is None else float(row[0]))
         reader = self._readers.get(alias)
         if reader is None:
-            return
+            return True
         row, stamp_ns, problem = self._read(reader, alias, arrival_ns, payload)
         if row is None:
             self._unreadable[alias] = problem
-            return
+            return False
         self._unreadable.pop(alias, None)
         self._frozen.put(alias, arrival_ns, row)
         self._sampler.put(alias, arrival_ns, stamp_ns, row)
+        return True
 
     def _read(
         self, reader: Reader, alias: str, arrival_ns: int, payload: bytes | memoryview

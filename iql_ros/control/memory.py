@@ -28,6 +28,7 @@ class Memory:
         outside, overruns: observations outside of the data, late answers, each in a row.
         blend_ns, blend_from: when the last blend began, and from which command.
         triggers: messages of the trigger topic.
+        whole_ns: when the last of them came that had all that is wanted of it.
     """
 
     now_ns: int = 0
@@ -45,3 +46,4 @@ class Memory:
     blend_ns: int = 0
     blend_from: Array | None = None
     triggers: int = 0
+    whole_ns: int | None = None

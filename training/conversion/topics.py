@@ -28,6 +28,9 @@ from training.conversion.streams import CLOCK, Stream, nanoseconds, read_streams
 from training.logs import Log
 from training.logs.log import note
 
+AHEAD_SHARE = 0.01
+"""A trigger with more stamps of the future than this is worth a sentence."""
+
 
 @dataclass(frozen=True, eq=False)
 class Recording(Mapping[str, Messages]):
@@ -149,6 +152,8 @@ def _messages(log: Log, contract: Contract, alias: str, stream: Stream, facts: F
     """One topic of one segment as it takes effect."""
     holds = contract.topics[alias].on_nonfinite == "hold"
     stamp_ns = _trusted_stamps(log, stream)
+    if alias == contract.tick.trigger:
+        _note_ahead(log, stream, stamp_ns)
     messages = visible(Messages(stream.arrival_ns, stamp_ns, stream.rows), holds)
     if not len(messages.rows) and len(stream.rows):
         raise LogError(f"{log.path}: every message of {stream.topic} holds a NaN or infinity")
@@ -163,6 +168,17 @@ def _messages(log: Log, contract: Contract, alias: str, stream: Stream, facts: F
                 f"the first at {first_s:.2f} s (on_nonfinite: hold)",
             )
     return messages
+
+
+def _note_ahead(log: Log, stream: Stream, stamp_ns: Times) -> None:
+    ahead = int((stamp_ns > stream.arrival_ns).sum())
+    if ahead > AHEAD_SHARE * len(stamp_ns):
+        note(
+            log.findings,
+            f"{stream.topic}: {ahead} of {len(stamp_ns)} stamps lie ahead of the receive time: the "
+            "tick that such a message starts sees the one before it, here as on the robot: bring "
+            "the clocks together, or say clock: receive",
+        )
 
 
 def _trusted_stamps(log: Log, stream: Stream) -> Times:
