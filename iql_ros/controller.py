@@ -78,6 +78,7 @@ class Controller:
         self._judge = Judge(contract, policy, envelope, support, clock)
         self._acting, self._fallback = Acting(contract, envelope), Fallback(contract)
         self._memory = Memory()
+        self._longest_ns = _longest_ns(contract)
 
     # -- in ----------------------------------------------------------------------------
 
@@ -239,10 +240,19 @@ class Controller:
                 memory.fallen_ns += step_ns
 
     def _pass_time(self, t_ns: int) -> float:
-        """Seconds since the last decision, now that another is due."""
+        """Seconds since the last decision, now that another is due; after a pause fewer.
+
+        What was published last has been held meanwhile: where the clock was set ahead, or the
+        process stood still, slew, ramp and blend go on from there and do not make up for it.
+        """
         self._hear(t_ns)
-        since_ns, self._memory.t_ns = self._memory.t_ns, t_ns
-        return 0.0 if since_ns is None else (t_ns - since_ns) / SECOND_NS
+        memory = self._memory
+        since_ns, memory.t_ns = memory.t_ns, t_ns
+        if since_ns is None:
+            return 0.0
+        dt_ns = min(t_ns - since_ns, self._longest_ns)
+        memory.blend_ns += t_ns - since_ns - dt_ns
+        return dt_ns / SECOND_NS
 
     # -- what is published -------------------------------------------------------------
 
@@ -286,6 +296,14 @@ class Controller:
 
     def _silent(self, t_ns: int, status: Status, detail: str, look: Look | None) -> Command:
         return _command(t_ns, status, detail, self.contract.action_safe, {}, look)
+
+
+def _longest_ns(contract: Contract) -> int:
+    """Between two decisions: a late tick's two periods, or the silence that makes one overdue."""
+    if contract.tick.trigger is not None:
+        return max_age_ns(contract, contract.tick.trigger)
+    assert contract.tick.rate_hz is not None
+    return round(2 * SECOND_NS / contract.tick.rate_hz)
 
 
 def _command(

@@ -304,6 +304,39 @@ def test_a_clock_that_goes_back_under_a_dead_trigger_is_noticed_at_once() -> Non
     assert command.detail == "the clock went back: is /state publishing?"
 
 
+HOUR_MS = 3_600_000
+
+
+def test_slew_does_not_make_up_for_a_clock_that_was_set_ahead() -> None:
+    robot = moving({})
+    fresh = [Happening("state", HOUR_MS, value=0.1), Happening("goal", 0, value=0.5)]
+    command = lived(robot, [*fresh, Happening("tick", 1, 1.0, answer=(-2.0, 0.3))])[-1]
+    # 5 per second for the 0.2 s after which the trigger counts as silent.
+    assert (command.status, values(command)) == (Status.SLEWED, [0.0, 0.3])
+
+
+def test_slew_at_a_rate_makes_up_for_one_late_tick_and_no_more() -> None:
+    robot = moving({}, tick={"rate_hz": 20})
+    fresh = [Happening("state", 3_000, value=0.1), Happening("goal", 0, value=0.5)]
+    command = lived(robot, [*fresh, Happening("tick", 1, 1.0, answer=(-2.0, 0.3))])[-1]
+    assert (command.status, values(command)) == (Status.SLEWED, [0.5, 0.3])
+
+
+def test_a_ramp_does_not_end_with_a_clock_that_was_set_ahead() -> None:
+    robot = moving({"fallback": "ramp", "ramp_s": 1.0})
+    commands = lived(robot, [BAD, replace(BAD, wait_ms=HOUR_MS), BAD])
+    assert [values(c)[0] for c in commands] == [0.9625, 0.8125, 0.775]
+
+
+def test_a_blend_does_not_end_with_a_clock_that_was_set_ahead() -> None:
+    robot = Robot(contract({"blend_s": 1.0}))
+    lived(robot, healthy(0.2))
+    fresh = [Happening("state", HOUR_MS, value=0.1), Happening("goal", 0, value=0.5)]
+    command = lived(robot, [*fresh, Happening("tick", 1, 1.0, answer=(1.0, 0.3))])[-1]
+    assert command.status is Status.BLENDING
+    assert lived(robot, healthy(1.0))[-1].status is Status.OK
+
+
 def test_messages_of_before_a_jump_back_are_not_used_after_it() -> None:
     robot = moving({})
     robot.live(Happening("restart"))
