@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from iql_ros.contract import Contract, load_contract
 from iql_ros.errors import LogError
 from iql_ros.fields import FieldPlan
-from tests.bags import START_NS, Entry, float64, write_bag
+from tests.bags import START_NS, TYPES, Entry, float64, payload, write_bag
 from training.conversion.one_log import Converted, convert_log
 from training.conversion.topics import read_topics
 from training.logs import open_log
@@ -353,6 +354,28 @@ def test_the_example_contract_is_sound(name: str) -> None:
     loaded = load_contract(ROOT / "examples" / name / "contract.yaml")
     assert loaded.observation_size
     assert loaded.action_size
+
+
+# -- payloads --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clock", ["receive", "header"])
+def test_a_payload_that_is_no_message_is_skipped_and_told_and_costs_no_log(
+    tmp_path: Path, clock: str
+) -> None:
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {
+            topic: writer.add_connection(topic, msgtype, typestore=TYPES)
+            for topic, msgtype, *_ in (STATES[0], COMMANDS[0])
+        }
+        for topic, msgtype, t_ms, fields in [*STATES, *COMMANDS]:
+            data = payload(msgtype, fields)
+            if topic == "/state" and t_ms in (2000, 3000):
+                data = data[:9] if t_ms == 2000 else b""
+            writer.write(connections[topic], START_NS + round(t_ms * 1e6), data)
+    result = convert_log(tmp_path / "bag", contract({"clock": clock}))
+    assert said(result, "/state: 2 messages were skipped: geometry_msgs/msg/PointStamped: ")
+    assert result.steps.observations[18:22, 0].tolist() == [18, 19, 19, 21]
 
 
 # -- float32 ---------------------------------------------------------------------------

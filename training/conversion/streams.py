@@ -130,7 +130,11 @@ class _Intake:
         self._absent = ""
 
     def take(self, block: Block) -> None:
-        values, present = self._reader.read_many(block.payloads)
+        try:
+            values, present = self._reader.read_many(block.payloads)
+        except LogError:
+            block = self._readable(block)
+            values, present = self._reader.read_many(block.payloads)
         t_ns = block.t_ns
         if not present.all():
             first = int(np.flatnonzero(~present)[0])
@@ -147,6 +151,22 @@ class _Intake:
         self._blocks += 1
         if self._blocks <= EVERY_BLOCK or self._blocks % EVERY_BLOCK == 0:
             self._sample(block)
+
+    def _readable(self, block: Block) -> Block:
+        """The block without payloads that are no message; on the robot, too, they do not count."""
+        whole = block.payloads
+        rows = np.array([self._is_message(whole[row]) for row in range(len(whole))], np.bool_)
+        self._skipped += int((~rows).sum())
+        sound = Payloads(whole.data, whole.starts[rows], whole.lengths[rows])
+        return Block(block.topic, block.t_ns[rows], sound)
+
+    def _is_message(self, payload: memoryview) -> bool:
+        try:
+            self._reader.read(payload)
+        except LogError as error:
+            self._absent = self._absent or str(error)
+            return False
+        return True
 
     def _sample(self, block: Block) -> None:
         if self._stamps is None:
