@@ -217,19 +217,26 @@ def resample(
     """
     contract = plan.contract
     held = {alias: hold(topics[alias], t_ns) for alias in plan.paths}
+    # The robot does not look at signals: they spoil an instant, but do not restart its memory.
+    acted_on = contract.closure([field.name for field in contract.observations])
+    heard = {contract.fields[name].topic for name in acted_on}
     stale: dict[str, int] = {}
-    valid = np.ones(len(t_ns), bool)
+    valid, sound = np.ones(len(t_ns), bool), np.ones(len(t_ns), bool)
     for alias, part in held.items():
         fresh = part.exists & (part.age_ns <= max_age_ns(contract, alias))
         stale[alias] = int((~fresh).sum())
         valid &= fresh
+        if alias in heard:
+            sound &= fresh
     fields = plan.compute({alias: part.rows for alias, part in held.items()})
     nonfinite: dict[str, int] = {}
     for name, values in fields.items():
         finite = np.isfinite(values).all(axis=1)
         nonfinite[name] = int((~finite & valid).sum())
         valid &= finite
-    first = valid & ~np.concatenate([[False], valid[:-1]])
+        if name in acted_on:
+            sound &= finite
+    first = sound & ~np.concatenate([[False], sound[:-1]])
     fields |= _memory(plan, fields, first, actions)
     ages = {alias: part.age_ns / SECOND_NS for alias, part in held.items()}
     return Resampled(t_ns, fields, valid, stale, nonfinite, ages)

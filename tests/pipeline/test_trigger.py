@@ -37,14 +37,19 @@ def command(t_ms: float) -> Entry:
     return ("/cmd", "std_msgs/msg/Float64", t_ms, float64(0.5))
 
 
-def contract(every: int = 1, **topic: Any) -> Contract:
+def contract(every: int = 1, signals: Sequence[dict[str, str]] = (), **topic: Any) -> Contract:
     joints = {"topic": "/joints", "type": JOINTS, "max_age_s": 0.25, **topic}
     return Contract.model_validate(
         {
             "format": 1,
             "robot": "toy",
             "tick": {"trigger": "joints", "every": every},
-            "topics": {"joints": joints, "cmd": {"topic": "/cmd", "type": "std_msgs/msg/Float64"}},
+            "topics": {
+                "joints": joints,
+                "cmd": {"topic": "/cmd", "type": "std_msgs/msg/Float64"},
+                "score": {"topic": "/score", "type": "std_msgs/msg/Float64", "max_age_s": 0.1},
+            },
+            "signals": signals,
             "observations": [
                 {"name": "q", "topic": "joints", "path": "position[arm]"},
                 {"name": "before", "history_of": "q"},
@@ -114,6 +119,24 @@ def test_a_message_that_is_skipped_for_a_nan_still_is_a_tick(tmp_path: Path) -> 
         for one in (joints(20 * k, "arm", np.nan if k % 7 == 3 else k), command(20 * k + 10))
     ]
     stepped(tmp_path, contract(2, on_nonfinite="hold"), entries)
+
+
+def test_a_signal_that_is_old_does_not_restart_what_the_policy_remembers(tmp_path: Path) -> None:
+    entries = [
+        one
+        for k in range(60)
+        for one in (
+            *([("/score", "std_msgs/msg/Float64", 20 * k, float64(1.0))] if k % 10 == 0 else []),
+            joints(20 * k, "arm", k),
+            command(20 * k + 10),
+        )
+    ]
+    rules = contract(signals=[{"name": "score", "topic": "score", "path": "data"}])
+    steps = convert_log(write_bag(tmp_path / "bag", entries), rules).steps
+    assert steps.facts["stale_score"] > 10
+    seen = dict(ticked(rules, entries))
+    for t_ns, observation in zip(steps.t_ns.tolist(), steps.observations.tolist(), strict=True):
+        assert seen[t_ns] == observation
 
 
 def test_a_trigger_that_never_has_the_joint_says_what_is_missing() -> None:
