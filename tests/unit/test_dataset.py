@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from iql_ros.contract import Contract
 from iql_ros.errors import DatasetError
 from tests.small_dataset import Columns, point_columns, point_contract, write_point_dataset
 from training.datasets.dataset import load_dataset, split_episodes, write_dataset
@@ -157,6 +158,24 @@ def test_actions_beyond_the_contract_s_limits_are_clipped_and_reported(tmp_path:
     assert dataset.findings == (
         "action 'v_y': 1 of 300 values lie outside [-0.5, 0.5], the farthest -2: clipped",
     )
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ([-1e308, 1e308], "ends before them"),
+        ([-3e38, 3e38], "ends before them"),
+        ([1e6, 1e6 + 0.1], "is too coarse there"),
+    ],
+)
+def test_limits_that_float32_cannot_span_are_refused(
+    tmp_path: Path, limits: list[float], why: str
+) -> None:
+    keys = point_contract().canonical()
+    keys["actions"][0] |= {"limits": limits, "safe": limits[0]}
+    file = write_point_dataset(tmp_path / "d.h5", contract=Contract.model_validate(keys))
+    with pytest.raises(DatasetError, match=f"action 'v_x' has limits .*{why}: declare limits"):
+        load_dataset(file)
 
 
 def test_actions_without_a_contract_span_the_data(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from training.datasets.mapped import parts, take_rows
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
+FEWEST_STEPS = 1000
+"""Of float32 there must be so many between the limits of an action."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -137,6 +140,8 @@ def load_dataset(path: Path) -> Dataset:
     if not len(columns["rewards"]):
         raise DatasetError(f"{path} has no transition left: every episode is one step long")
     low, high = _action_range(columns["actions"], contract, findings)
+    if contract is not None:
+        _check_range(contract, path)
     if contract is not None and contract.choices is not None:
         columns["actions"] = _choices(columns["actions"], contract.choices, contract, path)
     else:
@@ -216,6 +221,24 @@ def _action_range(
         f"high {np.round(high, 4).tolist()}"
     )
     return low, high
+
+
+def _check_range(contract: Contract, path: Path) -> None:
+    """Raises DatasetError where a policy, whose actions are float32, cannot span the limits."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        low = contract.action_low.astype(np.float32)
+        high = contract.action_high.astype(np.float32)
+        span = high - low
+        is_coarse = np.spacing(np.maximum(np.abs(low), np.abs(high))) > span / FEWEST_STEPS
+    bad = np.flatnonzero(~np.isfinite(span) | is_coarse)
+    if len(bad):
+        i = int(bad[0])
+        raise DatasetError(
+            f"{path}: action {contract.action_names[i]!r} has limits "
+            f"[{contract.action_low[i]:.9g}, {contract.action_high[i]:.9g}], and float32, in which "
+            f"a policy commands, {'is too coarse there' if is_coarse[i] else 'ends before them'}: "
+            f"declare limits that the actuator has, and convert anew"
+        )
 
 
 def _within(
