@@ -168,6 +168,23 @@ def test_a_recorder_whose_clock_was_set_back_gives_two_stretches(tmp_path: Path)
         recording["state"]
 
 
+@pytest.mark.parametrize("back_ms", [425, 975, 2025])
+def test_a_clock_that_ntp_set_back_by_less_than_a_second_is_no_jitter(
+    tmp_path: Path, back_ms: int
+) -> None:
+    entries = [
+        entry
+        for k in range(200)
+        for t in [50 * k - (back_ms if k >= 100 else 0)]
+        for entry in (state(t, k), command(t + 20))
+    ]
+    result = converted(tmp_path, entries, contract(tick={"rate_hz": 20}))
+    assert said(result, "clock was set back 1 times: each of the 2 stretches")
+    steps = result.steps
+    assert (steps.next_observations - steps.observations == 1).all()
+    assert len(steps.rewards) == 198
+
+
 def test_chunks_out_of_order_are_sorted_and_not_taken_for_a_set_clock(tmp_path: Path) -> None:
     result = converted(tmp_path, [*STATES[25:], *STATES[:25], *COMMANDS])
     assert result.steps.observations[:, 0].tolist() == list(range(49))

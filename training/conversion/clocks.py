@@ -17,8 +17,11 @@ from iql_ros.sampler import SECOND_NS, Times
 LARGEST_OFFSET_S = 1.0
 """A header clock further than this from the receive clock cannot share a grid with it."""
 NOTABLE_DRIFT_S = 0.1
-SET_BACK_NS = SECOND_NS
-"""Receive times less than this out of order are jitter, and sorted."""
+SET_BACKS_NS = (SECOND_NS // 10, SECOND_NS)
+"""Receive times less out of order than this are jitter, and sorted: the first for topics of over
+10 Hz, as ntpd sets a clock back that is 0.128 s off, the second for those of over 1 Hz."""
+SPARSE_NS = SECOND_NS
+"""A topic too sparse to show a set-back may begin or end by so much beside the others."""
 WALL_NS = 10**9 * SECOND_NS
 """September 2001: before it lie simulated time and time since boot, after it wall time."""
 CLOCK_RESET_NS = SECOND_NS // 10
@@ -121,17 +124,22 @@ def set_backs(arrival_ns: Times) -> list[int]:
     Returns:
         Numbers of the messages with which the time begins anew, ascending.
     """
+    return max((_set_backs(arrival_ns, limit_ns) for limit_ns in SET_BACKS_NS), key=len)
+
+
+def _set_backs(arrival_ns: Times, limit_ns: int) -> list[int]:
+    """Those by more than a limit, where messages come more often than that."""
     step = np.diff(arrival_ns)
-    if not (step < -SET_BACK_NS).any():
+    if not (step < -limit_ns).any():
         return []
-    cuts = np.flatnonzero(np.abs(step) > SET_BACK_NS) + 1
+    cuts = np.flatnonzero(np.abs(step) > limit_ns) + 1
     found: list[int] = []
     start = back = 0
     for begin, end in zip([0, *cuts], [*cuts, len(arrival_ns)], strict=True):
         if begin and step[begin - 1] < 0:
             back = begin
         piece = arrival_ns[begin:end]
-        low, high = piece.min() + SET_BACK_NS, piece.max() - SET_BACK_NS
+        low, high = piece.min() + limit_ns, piece.max() - limit_ns
         if low < high and start < back:
             earlier = arrival_ns[start:back]
             if ((earlier > low) & (earlier < high)).any():
@@ -163,8 +171,8 @@ def segment_numbers(arrivals: Mapping[str, Times]) -> dict[str, NDArray[np.int64
     }
     spans = [
         (
-            min(arrivals[name][of == k].min() for name, of in numbers.items()) - SET_BACK_NS,
-            max(arrivals[name][of == k].max() for name, of in numbers.items()) + SET_BACK_NS,
+            min(arrivals[name][of == k].min() for name, of in numbers.items()) - SPARSE_NS,
+            max(arrivals[name][of == k].max() for name, of in numbers.items()) + SPARSE_NS,
         )
         for k in range(most + 1)
     ]
