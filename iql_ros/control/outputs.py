@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from rosbags.typesys.store import Typestore
 
 from iql_ros.contract import Contract
-from iql_ros.contracts.choices import tolerance
+from iql_ros.contracts.choices import ROUNDING, tolerance
 from iql_ros.errors import ContractError
 from iql_ros.wire import Reader, Writer
 
@@ -31,6 +31,8 @@ class Output:
         self._writer = Writer(types, topic.type, paths, topic.constants)
         if contract.choices is not None:
             self._check_choices(contract.choices, Reader(types, topic.type, paths[:1]), names[0])
+        else:
+            self._check_limits(contract, Reader(types, topic.type, paths), names)
 
     def _check_choices(self, choices: Array, reader: Reader, name: str) -> None:
         """Refuses choices that the message turns into other values, as an integer does 0.5."""
@@ -41,6 +43,20 @@ class Output:
                     f"action {name!r}: choice {choice:g} reads {written} in its message: "
                     f"declare only choices that the message's type can hold"
                 )
+
+    def _check_limits(self, contract: Contract, reader: Reader, names: list[str]) -> None:
+        """Refuses limits and safe actions that the message turns into other values."""
+        for what in ("low", "high", "safe"):
+            action = contract.action_safe if what == "safe" else getattr(contract, f"action_{what}")
+            wanted, written = action[self._columns], reader.read(self.write(0, action))
+            assert written is not None  # the message was made for these paths
+            for name, value, becomes in zip(names, wanted, written, strict=True):
+                if not abs(becomes - value) <= ROUNDING * abs(value):
+                    raise ContractError(
+                        f"action {name!r}: {'safe' if what == 'safe' else 'the limit'} {value:g} "
+                        f"becomes {becomes:g} in its message: declare what the message's type can "
+                        f"hold, so that nothing beyond the limits is published"
+                    )
 
     def write(self, t_ns: int, action: Array) -> bytes:
         """The message for an action of shape (A,), stamped with t if its type has a header."""

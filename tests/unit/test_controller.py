@@ -8,6 +8,7 @@ import pytest
 from iql_ros.contract import Contract
 from iql_ros.control.status import Status
 from iql_ros.controller import Controller
+from iql_ros.errors import ContractError
 from iql_ros.wire import Reader, make_types
 from tests.bags import MS, float64, payload
 
@@ -179,6 +180,26 @@ def test_a_clock_that_jumps_back_gives_the_safe_action_until_messages_come(
     assert published(command) == 0.5
     feed(controller, 10, 1.0, 2.0)
     assert controller.tick(10 * MS).status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("msgtype", "limits", "safe", "text"),
+    [
+        ("Int32", [-2, 2.6], 0, "the limit 2.6 becomes 3 in its message"),
+        ("UInt8", [-5, 5], 0, "the limit -5 becomes 0 in its message"),
+        ("Int16", [-1, 40_000], 0, "the limit 40000 becomes 32767 in its message"),
+        ("Int8", [-1, 1], 0.4, "safe 0.4 becomes 0 in its message"),
+        ("Float32", [-1, 1e300], 0, "the limit 1e\\+300 becomes 3.40282e\\+38 in its message"),
+    ],
+)
+def test_limits_that_the_message_turns_into_others_are_refused(
+    msgtype: str, limits: list[float], safe: float, text: str
+) -> None:
+    topics = contract().canonical()["topics"]
+    topics["cmd"] = {"topic": "/cmd", "type": f"std_msgs/msg/{msgtype}"}
+    action = {"name": "u", "topic": "cmd", "path": "data", "limits": limits, "safe": safe}
+    with pytest.raises(ContractError, match=f"action 'u': {text}: declare what"):
+        Controller(contract(topics=topics, actions=[action]), difference, TYPES)
 
 
 def test_slew_holds_between_ticks() -> None:
