@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -21,6 +21,8 @@ from iql_ros.nodes.loop import Loop
 from iql_ros.nodes.wiring import LATCHED
 
 STOP_TOPIC = "emergency_stop"
+GID_BYTES = 16
+"""Of a publisher's identifier; some versions fill it up with zeros."""
 LISTENS_EVERY_S = 0.1
 LATCHED_S = 5.0
 """A latched message may come so late: Fast DDS repeats an offer that was lost after 3 s."""
@@ -45,7 +47,7 @@ class EmergencyStop:
         """Listens on `emergency_stop`; serves `~/emergency_stop` and `~/release`."""
         self._node, self._loop = node, loop
         self.reason: str | None = None
-        self._topic_says_stop = False
+        self._says_stop: dict[bytes, bool] = {}
         # Counted by a timer, as only time in which messages are served is time spent listening.
         self._listen_s = float(node.get_parameter("listen_s").value)
         self.has_listened = self._listen_s <= 0
@@ -97,12 +99,14 @@ class EmergencyStop:
         infos = self._node.get_publishers_info_by_topic(name)
         return sum(info.qos_profile.durability == LATCHED.durability for info in infos)
 
-    def _hear_latched(self, message: Bool) -> None:
+    def _hear_latched(self, message: Bool, info: Mapping[str, Any]) -> None:
         self._latched += 1
-        self._hear(message)
+        self._hear(message, info)
 
-    def _hear(self, message: Bool) -> None:
-        self._topic_says_stop = message.data
+    def _hear(self, message: Bool, info: Mapping[str, Any]) -> None:
+        # Each publisher is a button of its own: one that says false does not lift another's.
+        gid = info.get("publisher_gid") or {}  # Humble's rclpy does not tell
+        self._says_stop[bytes(gid.get("data", b""))[:GID_BYTES]] = message.data
         if message.data:
             self.latch(f"topic {self._node.resolve_topic_name(STOP_TOPIC)}")
 
@@ -112,7 +116,7 @@ class EmergencyStop:
 
     def _release(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         name = self._node.resolve_topic_name(STOP_TOPIC)
-        if self._topic_says_stop and self._node.count_publishers(name):
+        if self._is_pressed(name):
             return _answer(response, False, f"{name} still says stop: let it say false first")
         loop = self._loop()
         if loop is not None and not loop.release():
@@ -120,6 +124,14 @@ class EmergencyStop:
         self.reason = None
         self._node.get_logger().info("released")
         return _answer(response, True, "released")
+
+    def _is_pressed(self, name: str) -> bool:
+        """Whether a publisher that is still there said stop last."""
+        infos = self._node.get_publishers_info_by_topic(name)
+        there = {bytes(info.endpoint_gid)[:GID_BYTES] for info in infos}
+        if not there.intersection(self._says_stop):  # not told apart: any may be the one
+            return bool(there) and any(self._says_stop.values())
+        return any(says for gid, says in self._says_stop.items() if gid in there)
 
 
 class Reloading:

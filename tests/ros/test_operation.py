@@ -17,7 +17,7 @@ import itertools
 
 from geometry_msgs.msg import Twist
 from lifecycle_msgs.srv import ChangeState
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 
 from iql_ros.bundles.format import graph_metadata
 from tests.ros.robot import LATCHED, Processes, Robot, processes_in, robot_on
@@ -126,6 +126,26 @@ def test_the_emergency_stop_topic_stops_and_cannot_release(robot: Robot) -> None
     count = len(robot.commands)
     assert robot.until(lambda: len(robot.commands) > count + 5)
     assert robot.rests()
+    assert robot.until(lambda: robot.trigger("release")[0])
+    assert robot.until(robot.moves)
+
+
+def test_a_button_that_says_false_does_not_lift_the_stop_of_another(robot: Robot) -> None:
+    other = robot.node.create_publisher(Bool, "emergency_stop", LATCHED)
+    robot.press(stop=True)
+    assert robot.until(robot.rests)
+    other.publish(Bool(data=False))
+    robot.spin(1.0)
+    success, text = robot.trigger("release")
+    assert not success
+    assert "/emergency_stop still says stop" in text
+    robot.press(stop=False)
+    assert robot.until(lambda: robot.trigger("release")[0])
+    assert robot.until(robot.moves)
+    other.publish(Bool(data=True))
+    assert robot.until(robot.rests)
+    assert not robot.trigger("release")[0]
+    robot.node.destroy_publisher(other)  # one that is gone says nothing any more
     assert robot.until(lambda: robot.trigger("release")[0])
     assert robot.until(robot.moves)
 
