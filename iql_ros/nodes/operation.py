@@ -11,6 +11,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
@@ -60,7 +61,7 @@ class EmergencyStop:
             node.create_subscription(
                 Bool,
                 STOP_TOPIC,
-                hear,
+                _callback(hear),
                 qos,
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
@@ -105,7 +106,7 @@ class EmergencyStop:
 
     def _hear(self, message: Bool, info: Mapping[str, Any]) -> None:
         # Each publisher is a button of its own: one that says false does not lift another's.
-        gid = info.get("publisher_gid") or {}  # Humble's rclpy does not tell
+        gid = info.get("publisher_gid") or {}  # older rclpy do not tell: then the last word counts
         self._says_stop[bytes(gid.get("data", b""))[:GID_BYTES]] = message.data
         if message.data:
             self.latch(f"topic {self._node.resolve_topic_name(STOP_TOPIC)}")
@@ -132,6 +133,13 @@ class EmergencyStop:
         if not there.intersection(self._says_stop):  # not told apart: any may be the one
             return bool(there) and any(self._says_stop.values())
         return any(says for gid, says in self._says_stop.items() if gid in there)
+
+
+def _callback(hear: Callable[[Bool, Mapping[str, Any]], None]) -> Callable[..., None]:
+    """What a subscription takes: Humble's rclpy gives a callback the message alone."""
+    if hasattr(Subscription, "CallbackType"):
+        return hear
+    return lambda message: hear(message, {})
 
 
 class Reloading:

@@ -24,6 +24,7 @@ from iql_ros.contract import Contract
 from iql_ros.control.outputs import Output
 from iql_ros.control.status import Status
 from iql_ros.errors import IqlRosError
+from iql_ros.nodes import operation
 from iql_ros.nodes.boxes import KEPT, Boxes
 from iql_ros.nodes.controller_node import ControllerNode
 from iql_ros.nodes.diagnostics import KEPT as TIMES
@@ -413,3 +414,15 @@ def test_a_topic_that_two_aliases_read_is_recorded_once(bench: Bench) -> None:
     loop.receive("slow", bench.odom)
     assert kept == ["/odom"]
     loop.close()
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_the_emergency_stop_is_heard_whether_or_not_rclpy_tells_who_spoke(
+    monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    heard: list[tuple[object, object]] = []
+    if not is_told:  # as in Humble, whose subscriptions call with the message alone
+        monkeypatch.delattr(operation.Subscription, "CallbackType")
+    callback = operation._callback(lambda message, info: heard.append((message, info)))
+    callback("stop", {"a": 1}) if is_told else callback("stop")
+    assert heard == [("stop", {"a": 1} if is_told else {})]
