@@ -26,6 +26,7 @@ Times = NDArray[np.int64]
 SECOND_NS = 1_000_000_000
 HOLE_S = 30.0
 """A grid of a fixed rate goes on for so long into a hole of the log."""
+FOREVER_NS = int(np.iinfo(np.int64).max)
 MAX_AHEAD = 1024
 """So many messages of a topic may wait for their stamps; a clock that is wrong sends more."""
 
@@ -75,12 +76,14 @@ class Sample:
     ages_s: Mapping[str, float]
 
 
-def visible(messages: Messages, topic_holds: bool) -> Messages:
+def visible(messages: Messages, topic_holds: bool, max_age_ns: int = FOREVER_NS) -> Messages:
     """The messages in the order in which they take effect, each the latest so far.
 
     Args:
         messages: in any order.
         topic_holds: skip rows with a NaN or infinity (the topic's `on_nonfinite: hold`).
+        max_age_ns: skip messages whose stamp lies further ahead of their arrival: what they tell
+            of would be older than that when they take effect.
 
     Returns:
         Messages whose `arrival_ns` is the instant of taking effect (never before the stamp),
@@ -88,13 +91,19 @@ def visible(messages: Messages, topic_holds: bool) -> Messages:
     """
     arrival = np.maximum(messages.arrival_ns, messages.stamp_ns)
     ascends = all((np.diff(t_ns) >= 0).all() for t_ns in (arrival, messages.stamp_ns))
-    if ascends and not topic_holds:  # as most logs are: a copy would cost their size in memory
+    ahead_ns = messages.stamp_ns - messages.arrival_ns
+    is_timely = bool((ahead_ns <= max_age_ns).all())
+    if (
+        ascends and is_timely and not topic_holds
+    ):  # as most logs are: a copy would cost their size in memory
         heard = messages.arrival_ns
         is_sorted = bool((np.diff(heard) >= 0).all())
         return Messages(
             arrival, messages.stamp_ns, messages.rows, heard if is_sorted else np.sort(heard)
         )
     order = np.argsort(arrival, kind="stable")
+    if not is_timely:
+        order = order[ahead_ns[order] <= max_age_ns]
     if topic_holds:
         order = order[np.isfinite(messages.rows[order]).all(axis=1)]
     stamp = messages.stamp_ns[order]
@@ -245,7 +254,7 @@ def resample(
 def max_age_ns(contract: Contract, alias: str) -> int:
     """Largest age of a message of the topic; a signal's topic may declare none."""
     max_age_s = contract.topics[alias].max_age_s
-    return np.iinfo(np.int64).max if max_age_s is None else round(max_age_s * SECOND_NS)
+    return FOREVER_NS if max_age_s is None else round(max_age_s * SECOND_NS)
 
 
 def _memory(
@@ -295,7 +304,8 @@ class Sampler:
 
     def put(self, alias: str, arrival_ns: int, stamp_ns: int, row: Array) -> None:
         """Takes one message: when it arrived, the time it counts for, its values (W,)."""
-        if not (self._skips_nonfinite[alias] and not is_finite(row)):
+        is_timely = stamp_ns - arrival_ns <= self._max_age_ns[alias]
+        if is_timely and not (self._skips_nonfinite[alias] and not is_finite(row)):
             topic = self._topics[alias]
             if topic.is_crowded:  # nobody samples, as in an inactive node
                 topic.advance(arrival_ns)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from iql_ros.contract import Contract
 from iql_ros.fields import FieldPlan
-from iql_ros.sampler import Messages, Sampler, hold, resample, ticks, visible
+from iql_ros.sampler import Messages, Sampler, hold, max_age_ns, resample, ticks, visible
 
 MS = 1_000_000
 TOPICS = {"a": 2, "b": 1}
@@ -58,7 +58,7 @@ moment = st.integers(0, 200 * MS)
 @st.composite
 def messages(draw: st.DrawFn, width: int, skewed: bool, values: st.SearchStrategy) -> Messages:
     arrival = np.sort(np.array(draw(st.lists(moment, min_size=1, max_size=25)), np.int64))
-    skew = st.integers(-20 * MS, 5 * MS) if skewed else st.just(0)
+    skew = st.integers(-20 * MS, 60 * MS) if skewed else st.just(0)
     stamp = arrival + [draw(skew) for _ in arrival]
     rows = np.array([[draw(values) for _ in range(width)] for _ in arrival], np.float64)
     return Messages(arrival, np.maximum(stamp, 0), rows)
@@ -81,7 +81,7 @@ def test_live_and_offline_sampling_agree_to_the_bit(data: st.DataObject) -> None
     commands = data.draw(messages(2, False, st.floats(-9, 9)))
 
     effective = {
-        alias: visible(part, toy.topics[alias].on_nonfinite == "hold")
+        alias: visible(part, toy.topics[alias].on_nonfinite == "hold", max_age_ns(toy, alias))
         for alias, part in raw.items()
     }
     if any(not len(part.rows) for part in effective.values()):

@@ -345,6 +345,23 @@ def test_messages_of_before_a_jump_back_are_not_used_after_it() -> None:
     assert command.status is Status.WAITING
 
 
+def test_what_was_stamped_ahead_is_not_taken_for_fresh_when_its_time_has_come() -> None:
+    robot, seen = Robot(contract()), list[float]()
+
+    def policy(observation: np.ndarray) -> np.ndarray:
+        seen.append(float(observation[0]))
+        return np.zeros(2, np.float32)
+
+    for k in range(400):  # a clock 10 s ahead is set right after 6 s
+        robot.t_ns += 50 * 1_000_000
+        ahead_ns = 9_965_000_000 if k < 100 else 0
+        value = 9.0 if k < 100 else 0.5
+        robot.controller.put("state", robot.t_ns, point(robot.t_ns + ahead_ns, value))
+        lived(robot, [Happening("goal", 0, 0.5), Happening("tick", 10, 1.0, answer=policy)])
+    assert len(seen) > 250
+    assert set(seen) == {0.5}
+
+
 def test_messages_that_nobody_samples_do_not_pile_up() -> None:
     robot = Robot(contract())
     for i in range(3 * MAX_AHEAD):

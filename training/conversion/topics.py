@@ -13,7 +13,7 @@ import numpy as np
 from iql_ros.contract import Contract
 from iql_ros.errors import LogError
 from iql_ros.fields import FieldPlan
-from iql_ros.sampler import SECOND_NS, Messages, Times, visible
+from iql_ros.sampler import SECOND_NS, Messages, Times, max_age_ns, visible
 from training.conversion.clocks import (
     LARGEST_OFFSET_S,
     WALL_NS,
@@ -154,9 +154,19 @@ def _messages(log: Log, contract: Contract, alias: str, stream: Stream, facts: F
     stamp_ns = _trusted_stamps(log, stream)
     if alias == contract.tick.trigger:
         _note_ahead(log, stream, stamp_ns)
-    messages = visible(Messages(stream.arrival_ns, stamp_ns, stream.rows), holds)
+    limit_ns = max_age_ns(contract, alias)
+    messages = visible(Messages(stream.arrival_ns, stamp_ns, stream.rows), holds, limit_ns)
+    untimely = int((stamp_ns - stream.arrival_ns > limit_ns).sum())
+    count(facts, f"skipped_ahead_{alias}", untimely)
+    if untimely:
+        note(
+            log.findings,
+            f"{stream.topic}: {untimely} stamps lie further ahead of the receive time than its "
+            f"max_age_s of {limit_ns / SECOND_NS:g} s: those messages never count",
+        )
     if not len(messages.rows) and len(stream.rows):
-        raise LogError(f"{log.path}: every message of {stream.topic} holds a NaN or infinity")
+        why = "has a stamp too far ahead" if untimely else "holds a NaN or infinity"
+        raise LogError(f"{log.path}: every message of {stream.topic} {why}")
     if holds:
         bad = ~np.isfinite(stream.rows).all(axis=1)
         count(facts, f"skipped_nonfinite_{alias}", int(bad.sum()))
