@@ -373,6 +373,13 @@ def test_the_example_contract_is_sound(name: str) -> None:
     assert loaded.action_size
 
 
+def test_a_terminal_rule_that_gives_nan_ends_nothing(tmp_path: Path) -> None:
+    rules = contract(episode={"terminal": "sqrt(x - 40) - 2"})
+    steps = converted(tmp_path, [*STATES, *COMMANDS], rules).steps
+    assert steps.facts["dropped_after_terminal"] == 6  # 41 to 43 and 46 to 48; 44 is none
+    assert np.flatnonzero(steps.terminals).tolist() == [40, 42]
+
+
 # -- payloads --------------------------------------------------------------------------
 
 

@@ -84,11 +84,12 @@ def rewards(contract: Contract, columns: Columns) -> Array:
 
 
 def terminals(contract: Contract, columns: Columns) -> NDArray[np.bool_]:
-    """Whether each step ends in a terminal state, shape (N,)."""
+    """Whether each step ends in a terminal state, shape (N,); NaN is no word on it."""
     size = len(next(iter(columns.values())))
     if contract.episode.terminal is None:
         return np.zeros(size, bool)
-    return evaluate(contract.episode.terminal, columns, "episode.terminal") != 0
+    values = evaluate(contract.episode.terminal, columns, "episode.terminal")
+    return (values != 0) & ~np.isnan(values)
 
 
 def _call(function: str, columns: Columns) -> Array:
