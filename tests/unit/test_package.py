@@ -25,6 +25,7 @@ MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 REQUIREMENTS = {
     "cryptography": ("cryptography", "python3-cryptography"),
     "ament_index_python": ("ros-kilted-ament-index-python", "ament_index_python"),
+    "glfw": ("glfw", None),
     "h5py": ("h5py", "python3-h5py"),
     "imageio": ("imageio", "python3-imageio"),
     "lz4": ("lz4", None),
