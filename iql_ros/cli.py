@@ -99,9 +99,10 @@ def record(
     bundle: Annotated[
         Path | None, typer.Option(help="a bundle drives, in place of scripted operators")
     ] = None,
-    scenario: Annotated[
-        str, typer.Option(help="with --bundle: one of the suite that is named like the robot")
-    ] = "nominal",
+    scenario: Annotated[str, typer.Option(help="with --bundle: one of the suite")] = "nominal",
+    suite: Annotated[
+        str | None, typer.Option(help="with --scenario: a YAML file [default: the robot's]")
+    ] = None,
 ) -> None:
     """Records rosbag2 logs of a simulated robot under scripted, mixed-quality control.
 
@@ -115,8 +116,8 @@ def record(
     driver = None
     if bundle is not None:
         scenarios = room("sim.scenarios")
-        suite = scenarios.load_suite(scenarios.default_suite(robot))
-        driver = recorder.Driver(bundle.absolute(), scenario, suite.only(scenario))
+        chosen = scenarios.load_suite(suite or scenarios.default_suite(robot))
+        driver = recorder.Driver(bundle.absolute(), scenario, chosen.only(scenario))
     with resumable(), bar("recording") as shown:
         task = shown.add_task("recording", total=episodes)
         recording = recorder.record(

@@ -7,14 +7,13 @@ time is kept apart from it; of the deadline the record says only whether it was 
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
+from iql_ros import workers
 from iql_ros.bundle import load_bundle
 from iql_ros.contract import Contract
 from iql_ros.controller import Controller
@@ -114,10 +113,7 @@ def run_suite(
     else:
         # Workers leave Ctrl-C to this process, which starts no more chunks and waits for those
         # that run.
-        pool = ProcessPoolExecutor(
-            jobs, mp_context=get_context("spawn"), initializer=_ignore_interrupts
-        )
-        with pool:
+        with workers.pool(jobs, ignore_interrupts=True) as pool:
             running = {pool.submit(work, *chunk): chunk for chunk in chunks}
             try:
                 for finished in as_completed(running):
@@ -128,10 +124,6 @@ def run_suite(
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
     return _collected(suite, seed, [(chunk[0], *results[chunk]) for chunk in chunks])
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collected(

@@ -15,10 +15,9 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +25,7 @@ import numpy as np
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from iql_ros import workers
 from iql_ros.bundle import load_bundle
 from iql_ros.errors import ContractError
 from iql_ros.wire import make_types
@@ -106,7 +106,7 @@ def record(
     _refuse_foreign(bags, origin)
     done = episodes - sum(len(numbers) for _, numbers in todo)
     progress(done, episodes)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with workers.pool(jobs) as pool:
         running = {
             pool.submit(_record_bag, world, bag, n, seed, driver, origin): len(n) for bag, n in todo
         }

@@ -184,7 +184,9 @@ class Suite(Strict):
         world = world or self.world
         if world is None:
             raise ContractError(
-                f"suite {self.suite!r} is of no world in particular: name one with --world"
+                f"suite {self.suite!r} is of no world in particular, and the robot has "
+                f"no shipped one: give --world WORLD.yaml or --suite SUITE.yaml, "
+                f"see docs/bring-your-own-robot.md"
             )
         return self.model_copy(update={"scenarios": chosen, "world": world})
 
@@ -208,6 +210,12 @@ def load_suite(source: str | Path) -> Suite:
     library = yaml.safe_load(LIBRARY.read_text(encoding="utf-8"))
     if not isinstance(data, dict) or not isinstance(data.get("scenarios"), dict):
         raise ContractError(f"{path} must be a mapping with 'format: 1' and 'scenarios:'")
+    for name, changes in data["scenarios"].items():
+        if name not in library and "description" not in (changes or {}):
+            raise ContractError(
+                f"{path}: scenarios.{name}: no such scenario in the library, which has "
+                f"{', '.join(library)}; one of your own needs a description"
+            )
     data["scenarios"] = {
         name: _overridden(library.get(name, {}), changes or {})
         for name, changes in data["scenarios"].items()

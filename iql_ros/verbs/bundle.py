@@ -51,7 +51,10 @@ def verify_command(
         f"{shown.worst_action}'s range (tolerance {shown.tolerance:.0e}); digest {shown.digest}"
     )
     reason = why_not(loaded, loaded.gate)
-    out_console.print("gate: passed" if reason is None else f"gate: {reason}")
+    if reason is None and loaded.gate is not None:
+        suite, episodes = loaded.gate.bound_to.suite.name, loaded.gate.episodes
+        reason = f"passed, suite {suite!r}, {episodes} episodes"
+    out_console.print(f"gate: {reason}")
 
 
 def sign_command(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from iql_ros.contract import Contract, load_contract
 from iql_ros.contracts.schema import Action, Field
+from iql_ros.verbs.resolve import resolve
 from iql_ros.verbs.terminal import out_console
 
 Row = tuple[str, str, str, str]
@@ -21,9 +22,12 @@ def check_command(
 ) -> None:
     """Checks a contract and prints what a step is.
 
+    Message types, paths in them and the names in the rules are looked up too.
+
     Example: `iql-ros check robot.yaml`
     """
     loaded = load_contract(contract)
+    remarks = resolve(loaded, contract)
     table = Table("", "#", "component", "unit", "limits", "from or to", title=loaded.robot)
     parts = {
         "observation": _rows(loaded, loaded.observations),
@@ -34,6 +38,8 @@ def check_command(
         for i, row in enumerate(rows):
             table.add_row(part, "" if part == "signal" else str(i), *row)
     out_console.print(table)
+    for remark in remarks:
+        out_console.print(remark)
     out_console.print(f"digest {loaded.digest()}")
 
 

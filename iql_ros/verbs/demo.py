@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -76,6 +77,8 @@ def run_demo(recipe: Recipe, out: Path, *, fresh: bool) -> bool:
         IqlRosError: a step failed; the message names its log.
     """
     started = time.monotonic()
+    # To be ended is to end the steps first, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if fresh:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -247,6 +250,7 @@ class _Demo:
                     process.wait(10)
                 except subprocess.TimeoutExpired:
                     process.kill()
+                    process.wait()
             for log in logs:
                 log.close()
 
@@ -326,8 +330,8 @@ def _print_table(
     for other, margin in summary["margins"].items():
         low, high = margin["success_interval"]
         console.print(
-            f"IQL {does} {margin['success']:+.0%} more than {other} "
-            f"(95 % interval {low:+.0%} to {high:+.0%})"
+            f"IQL {does} {100 * margin['success']:+.0f} percentage points more than {other} "
+            f"(95 % interval {100 * low:+.0f} to {100 * high:+.0f})"
         )
 
 

@@ -101,6 +101,11 @@ def gate_command(
         _compare(run, theirs, (loaded, other), (record, verdict.record_of(other, theirs)), beside)
     if scenario is None:
         path = write_gate(loaded, record)
+        if (old := loaded.gate) is not None:
+            out_console.print(
+                f"it replaces the record of suite {old.bound_to.suite.name!r}, "
+                f"{old.episodes} episodes: {old.verdict}"
+            )
         out_console.print(f"{record.verdict}: {record.episodes} episodes, seed {seed} -> {path}")
     else:
         out_console.print(f"{record.verdict}, of one scenario: no gate.json is written")
