@@ -241,6 +241,13 @@ class Contract(Strict):
         return tuple(alias for alias in self.topics if alias in wanted)
 
     @cached_property
+    def unseen(self) -> tuple[str, ...]:
+        """Aliases, one a topic, that convert needs and that a controller neither hears nor says."""
+        known = {self.topics[alias].absolute for alias in (*self.subscriptions, *self.outputs)}
+        others = {self.topics[alias].absolute: alias for alias in self.inputs(signals=True)}
+        return tuple(alias for name, alias in others.items() if name not in known)
+
+    @cached_property
     def measured(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which action components are measured, (M,), and by which observation components, (M,)."""
         pairs = [

@@ -60,9 +60,11 @@ def write_recording(recording: Recording, path: Path, types: Typestore, suffix: 
     return path
 
 
-def channels_of(contract: Contract, types: Typestore, suffix: str = "") -> list[Channel]:
-    """The topics that a controller hears, and those that it speaks on, with `suffix`."""
-    kinds = {contract.topics[alias].absolute: alias for alias in contract.subscriptions}
+def channels_of(
+    contract: Contract, types: Typestore, suffix: str = "", also: tuple[str, ...] = ()
+) -> list[Channel]:
+    """The topics that a controller hears, and `also`; those that it speaks on, with `suffix`."""
+    kinds = {contract.topics[alias].absolute: alias for alias in (*contract.subscriptions, *also)}
     kinds |= {contract.topics[alias].absolute + suffix: alias for alias in contract.outputs}
     named = {name: contract.topics[alias].type for name, alias in kinds.items()}
     return [

@@ -1,6 +1,6 @@
 """The SROS 2 policy of one bundle's controller: these topics and services, nothing else.
 
-python -m iql_ros.nodes.access BUNDLE [--mode active] [--namespace /left] > policy.xml
+python -m iql_ros.nodes.access BUNDLE [--mode active] [--namespace /left] [--record] > policy.xml
 """
 
 from __future__ import annotations
@@ -32,16 +32,21 @@ PARAMETERS = (
 )
 
 
-def policy_xml(contract: Contract, mode: str, namespace: str = "/") -> str:
+def policy_xml(
+    contract: Contract, mode: str, namespace: str = "/", *, records: bool = False
+) -> str:
     """The policy document.
 
     Args:
         contract: of the bundle.
         mode: shadow or active: a shadow may not even publish a command.
         namespace: of the node; relative names in the contract follow it.
+        records: whether it may hear what only its recorder wants.
     """
     commands = [contract.topics[alias].topic for alias in contract.outputs]
     inputs = [contract.topics[alias].topic for alias in contract.subscriptions]
+    if records:
+        inputs += [contract.topics[alias].topic for alias in contract.unseen]
     if mode == "shadow":
         inputs += commands
         commands = [f"{topic}/shadow" for topic in commands]
@@ -84,9 +89,11 @@ def main() -> None:
     parser.add_argument("bundle", help="folder of the bundle")
     parser.add_argument("--mode", choices=("shadow", "active"), default="shadow")
     parser.add_argument("--namespace", default="/")
+    parser.add_argument("--record", action="store_true", help="for a node with `record` set")
     arguments = parser.parse_args()
     contract = load_bundle(arguments.bundle).contract
-    print(policy_xml(contract, arguments.mode, arguments.namespace), end="")
+    mode, namespace, records = arguments.mode, arguments.namespace, arguments.record
+    print(policy_xml(contract, mode, namespace, records=records), end="")
 
 
 if __name__ == "__main__":

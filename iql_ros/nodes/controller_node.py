@@ -200,6 +200,8 @@ class ControllerNode(LifecycleNode):
                 wiring.subscribe(inputs.node, topic, partial(loop.receive_incumbent, alias))
         for alias in contract.subscriptions:
             wiring.subscribe(inputs.node, contract.topics[alias], partial(loop.receive, alias))
+        for alias in contract.unseen if loop.recorder is not None else ():
+            wiring.subscribe(inputs.node, contract.topics[alias], partial(loop.overhear, alias))
         reporter = Reporter(self, loop, wiring.problems)
         waiting = self._waiting = Waiting(self, loop, wiring.problems)
         wiring.timer(LOOK_S, waiting.look, _STEADY)

@@ -41,7 +41,8 @@ def open_recorder(
     if not settings.record:
         return None
     contract = loaded.bundle.contract
-    channels = {c.topic: c for c in channels_of(contract, loaded.types, suffix_of(settings))}
+    heard = channels_of(contract, loaded.types, suffix_of(settings), contract.unseen)
+    channels = {c.topic: c for c in heard}
     if settings.mode == "shadow":  # what moves the robot is what the bag is for
         channels |= {c.topic: c for c in channels_of(contract, loaded.types)}
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -11,12 +11,16 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+from std_msgs.msg import Int32
+
 from iql_ros.blackbox.recording_file import channels_of
+from iql_ros.bundles.format import graph_metadata
+from iql_ros.contract import Contract
 from iql_ros.nodes import recorder
 from iql_ros.nodes.recorder import Recorder
 from iql_ros.nodes.types import installed_types
 from tests.ros.robot import processes_in, robot_on
-from tests.small_bundle import CONTRACT, write_bundle
+from tests.small_bundle import CONTRACT, Mlp, write_bundle
 from tests.small_gate import pass_gate
 from training.conversion.convert import convert
 from training.datasets.dataset import load_dataset
@@ -53,6 +57,49 @@ def test_a_recorded_run_converts_by_the_same_contract(tmp_path: Path) -> None:
     np.testing.assert_allclose(middle, [acted.linear.x, acted.angular.z], atol=1e-6)  # float32
     last = open_log(run)
     assert last.topics["/cmd"].count > 20
+
+
+def test_a_run_has_the_topics_that_only_signals_and_episodes_need(tmp_path: Path) -> None:
+    plain = CONTRACT.canonical()
+    number = "std_msgs/msg/Int32"
+    plain["topics"] |= {
+        "load": {"topic": "/load", "type": number, "max_age_s": 0.5},
+        "lap": {"topic": "/lap", "type": number, "max_age_s": 0.5},
+    }
+    plain |= {
+        "signals": [
+            {"name": "load", "topic": "load", "path": "data"},
+            {"name": "lap", "topic": "lap", "path": "data"},
+        ],
+        "reward": {"expression": "-load"},
+        "episode": {"reset": "lap"},
+    }
+    contract = Contract.model_validate(plain)
+    mlp = Mlp.drawn(0, contract=contract)
+    graph = mlp.graph(graph_metadata(contract))
+    written = write_bundle(tmp_path / "bundle", mlp, contract=contract, policy=graph)
+    bundle = pass_gate(written)
+    with processes_in(tmp_path) as processes, robot_on() as robot:
+        process = processes.run(bundle, f"record:={tmp_path / 'runs'}")
+        assert robot.until(robot.moves), processes.log()  # it waits for neither of the two
+        load = robot.node.create_publisher(Int32, "/load", 10)
+        lap = robot.node.create_publisher(Int32, "/lap", 10)
+        began = time.monotonic()
+
+        def talk() -> None:
+            load.publish(Int32(data=7))
+            lap.publish(Int32(data=int(time.monotonic() - began)))
+
+        robot.node.create_timer(0.05, talk)
+        robot.spin(3.5)
+        process.send_signal(signal.SIGINT)
+        assert robot.until(lambda: process.poll() is not None, 20)
+    (run,) = (tmp_path / "runs").iterdir()
+    convert([run], contract, tmp_path / "data.h5")
+    steps = load_dataset(tmp_path / "data.h5")
+    assert len(steps.actions) >= 20  # of about 70 in 3.5 seconds
+    np.testing.assert_array_equal(steps.rewards, -7)
+    assert len(steps.episodes[0]) >= 2
 
 
 def test_parts_are_whole_one_by_one_and_make_one_log(
