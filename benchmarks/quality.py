@@ -13,9 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks._locomotion import REFERENCE_RETURNS
@@ -29,6 +27,7 @@ from benchmarks._locomotion_datasets import (
 from benchmarks._quality_intervals import Scores, difference, mean_interval
 from benchmarks._quality_trial import LEARNERS, Trial, run_peer, run_trial
 from benchmarks._report import progress, report
+from iql_ros import workers
 from iql_ros.errors import IqlRosError
 
 CHECKPOINT_EVERY = 10_000
@@ -83,7 +82,7 @@ def _quick(arguments: argparse.Namespace, out: Path) -> dict[str, object]:
 def _measure(arguments: argparse.Namespace) -> dict[str, object]:
     recipes = {robot: _datasets(arguments, robot) for robot in arguments.robots}
     trials = _trials(recipes, arguments.out.absolute(), arguments)
-    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+    with workers.pool(arguments.jobs) as pool:
         list(pool.map(run_trial, trials))
     return _results(recipes, trials)
 

@@ -93,14 +93,12 @@ def visible(messages: Messages, topic_holds: bool, max_age_ns: int = FOREVER_NS)
     ascends = all((np.diff(t_ns) >= 0).all() for t_ns in (arrival, messages.stamp_ns))
     ahead_ns = messages.stamp_ns - messages.arrival_ns
     is_timely = bool((ahead_ns <= max_age_ns).all())
-    if (
-        ascends and is_timely and not topic_holds
-    ):  # as most logs are: a copy would cost their size in memory
-        heard = messages.arrival_ns
-        is_sorted = bool((np.diff(heard) >= 0).all())
-        return Messages(
-            arrival, messages.stamp_ns, messages.rows, heard if is_sorted else np.sort(heard)
-        )
+    heard = messages.arrival_ns
+    if (np.diff(heard) < 0).any():
+        heard = np.sort(heard)
+    # As most logs are: a copy would cost their size in memory.
+    if ascends and is_timely and not topic_holds:
+        return Messages(arrival, messages.stamp_ns, messages.rows, heard)
     order = np.argsort(arrival, kind="stable")
     if not is_timely:
         order = order[ahead_ns[order] <= max_age_ns]
@@ -109,7 +107,6 @@ def visible(messages: Messages, topic_holds: bool, max_age_ns: int = FOREVER_NS)
     stamp = messages.stamp_ns[order]
     newest = stamp >= np.maximum.accumulate(stamp) if len(stamp) else np.zeros(0, bool)
     order = order[newest]
-    heard = np.sort(messages.arrival_ns)
     return Messages(arrival[order], messages.stamp_ns[order], messages.rows[order], heard)
 
 

@@ -46,16 +46,19 @@ class Output:
 
     def _check_limits(self, contract: Contract, reader: Reader, names: list[str]) -> None:
         """Refuses limits and safe actions that the message turns into other values."""
-        for what in ("low", "high", "safe"):
-            action = contract.action_safe if what == "safe" else getattr(contract, f"action_{what}")
+        for what, action in (
+            ("the limit", contract.action_low),
+            ("the limit", contract.action_high),
+            ("safe", contract.action_safe),
+        ):
             wanted, written = action[self._columns], reader.read(self.write(0, action))
             assert written is not None  # the message was made for these paths
             for name, value, becomes in zip(names, wanted, written, strict=True):
                 if not abs(becomes - value) <= ROUNDING * abs(value):
                     raise ContractError(
-                        f"action {name!r}: {'safe' if what == 'safe' else 'the limit'} {value:g} "
-                        f"becomes {becomes:g} in its message: declare what the message's type can "
-                        f"hold, so that nothing beyond the limits is published"
+                        f"action {name!r}: {what} {value:g} becomes {becomes:g} in its message: "
+                        f"declare what the message's type can hold, so that nothing beyond the "
+                        f"limits is published"
                     )
 
     def write(self, t_ns: int, action: Array) -> bytes:

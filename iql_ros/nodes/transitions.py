@@ -20,7 +20,7 @@ def told(transition: Transition[Node]) -> Transition[Node]:
     def telling(node: Node, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(node, state)
-        except Exception:
+        except Exception:  # whatever it is must be told, and leave the node in on_error
             node.get_logger().error(traceback.format_exc())
             return TransitionCallbackReturn.ERROR
 

@@ -300,16 +300,20 @@ def test_missing_tensorrt_is_named(
         open_tensorrt(bundle, options)
 
 
+def with_operator(bundle: Bundle, name: str) -> Bundle:
+    """The bundle with another operator at node 3."""
+    model = onnx.load_model_from_string(bundle.policy)
+    model.graph.node[3].op_type = name
+    return replace(bundle, policy=model.SerializeToString())
+
+
 @pytest.mark.parametrize("version", ["8.6.2", "11.1.0"])
 def test_unsupported_operator_is_named(
     install: Install, bundle: Bundle, options: Options, version: str
 ) -> None:
     install(version)
-    model = onnx.load_model_from_string(bundle.policy)
-    model.graph.node[3].op_type = UNKNOWN
-    other = replace(bundle, policy=model.SerializeToString())
     with pytest.raises(BundleError, match=rf"not support operator '{UNKNOWN}': .*\(node 3 of"):
-        compile_bundle(other, options)
+        compile_bundle(with_operator(bundle, UNKNOWN), options)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -317,11 +321,8 @@ def test_operator_that_is_supported_but_not_of_this_type_is_named(
     install: Install, bundle: Bundle, options: Options, version: str
 ) -> None:
     install(version)
-    model = onnx.load_model_from_string(bundle.policy)
-    model.graph.node[3].op_type = UNKNOWN_TYPE
-    other = replace(bundle, policy=model.SerializeToString())
     with pytest.raises(BundleError, match=rf"not support operator '{UNKNOWN_TYPE}': .*\(node 3 of"):
-        compile_bundle(other, options)
+        compile_bundle(with_operator(bundle, UNKNOWN_TYPE), options)
 
 
 def test_graph_that_cannot_be_read_is_refused(
