@@ -1,8 +1,9 @@
-"""From rows of topic values to named fields, for a whole log and for one tick alike."""
+"""From rows of topic values to named fields: `FieldPlan` for a whole log, `Frame` for a tick."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ class FieldPlan:
         contract: the contract it was made for.
         names: the wanted fields in order, memory fields (history, previous action) included.
         paths: by topic alias, the paths whose components make up that topic's row.
-        places: where all wanted fields are message fields, the place of each of their values in
-            the topics' rows put end to end; None where one is derived or remembered.
+        parts: by name of a message field, the alias of its topic and its place in that row.
+        derived: name, feature and operands of each derived field, after its operands.
     """
 
     def __init__(self, contract: Contract, names: Sequence[str]) -> None:
@@ -30,8 +31,8 @@ class FieldPlan:
         self.contract = contract
         self.names = tuple(names)
         self.paths: dict[str, list[str]] = {}
-        self._slices: dict[str, tuple[str, slice]] = {}
-        self._derived: list[tuple[str, Feature, Sequence[str]]] = []
+        self.parts: dict[str, tuple[str, slice]] = {}
+        self.derived: list[tuple[str, Feature, Sequence[str]]] = []
         widths: dict[str, int] = {}
         for name in contract.closure(self.names):
             field = contract.fields[name]
@@ -40,20 +41,9 @@ class FieldPlan:
                 stop = start + len(component_labels(field.path))
                 widths[field.topic] = stop
                 self.paths.setdefault(field.topic, []).append(field.path)
-                self._slices[name] = (field.topic, slice(start, stop))
+                self.parts[name] = (field.topic, slice(start, stop))
             elif field.derive is not None:
-                self._derived.append((name, FEATURES[field.derive], field.of))
-        self.places = self._find_places()
-
-    def _find_places(self) -> NDArray[np.intp] | None:
-        if any(name not in self._slices for name in self.names):
-            return None
-        starts, total = {}, 0
-        for alias, paths in self.paths.items():
-            starts[alias] = total
-            total += sum(len(component_labels(path)) for path in paths)
-        parts = [self._slices[name] for name in self.names]
-        return np.concatenate([starts[a] + np.arange(p.start, p.stop) for a, p in parts])
+                self.derived.append((name, FEATURES[field.derive], field.of))
 
     def compute(self, rows: Mapping[str, Array]) -> dict[str, Array]:
         """Message and derived fields of N instants.
@@ -64,7 +54,44 @@ class FieldPlan:
         Returns:
             By field name, shape (N, components); memory fields are not among them.
         """
-        values = {name: rows[alias][:, part] for name, (alias, part) in self._slices.items()}
-        for name, feature, operands in self._derived:
+        values = {name: rows[alias][:, part] for name, (alias, part) in self.parts.items()}
+        for name, feature, operands in self.derived:
             values[name] = feature(*[values[operand] for operand in operands])
         return values
+
+
+class Frame:
+    """The fields of one instant in one row of memory: as `FieldPlan.compute` gives them, faster.
+
+    Attributes:
+        values: of all message and derived fields, shape (V,).
+        rows: by topic alias, where the values of its message belong, shape (width of its paths,).
+        fields: by name, the values of a message or derived field, shape (components,).
+    """
+
+    def __init__(self, plan: FieldPlan) -> None:
+        """Lays out the fields of `plan`; all are NaN."""
+        widths = [sum(len(component_labels(p)) for p in paths) for paths in plan.paths.values()]
+        widths += [len(plan.contract.components(name)) for name, _, _ in plan.derived]
+        self.values = np.full(sum(widths), np.nan)
+        pieces = iter(np.split(self.values, list(accumulate(widths))))
+        self.rows = {alias: next(pieces) for alias in plan.paths}
+        self.fields = {name: self.rows[alias][part] for name, (alias, part) in plan.parts.items()}
+        self.fields |= {name: next(pieces) for name, _, _ in plan.derived}
+        self._derived = [
+            (self.fields[name], feature.compute, [self.fields[operand][None] for operand in of])
+            for name, feature, of in plan.derived
+        ]
+
+    def derive(self) -> None:
+        """Computes the derived fields; numpy's warnings are the caller's to silence."""
+        for field, compute, operands in self._derived:
+            field[:] = compute(*operands)[0]
+
+    def places(self, names: Sequence[str]) -> NDArray[np.intp]:
+        """Where in `values` those of some fields are, one field after the other."""
+        kept = self.values.copy()
+        self.values[:] = np.arange(len(kept))
+        places = np.concatenate([np.zeros(0), *(self.fields[name] for name in names)]).astype(np.intp)
+        self.values[:] = kept
+        return places

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
 from iql_ros.control.status import Status
-from iql_ros.fields import FieldPlan
+from iql_ros.fields import FieldPlan, Frame
 from iql_ros.finite import is_finite
 
 Array = NDArray[np.float64]
@@ -285,28 +285,18 @@ class Sampler:
 
     def __init__(self, plan: FieldPlan) -> None:
         """Samples the fields of `plan`."""
-        self.plan = plan
-        self._contract = plan.contract
-        self._topics = {alias: _LiveTopic() for alias in plan.paths}
-        self._skips_nonfinite = {
-            alias: plan.contract.topics[alias].on_nonfinite == "hold" for alias in plan.paths
-        }
-        self._max_age_ns = {alias: max_age_ns(plan.contract, alias) for alias in plan.paths}
-        depth = [f.steps for f in plan.contract.observations if f.history_of is not None]
-        self._depth = max(depth, default=1)
+        self._contract, self._names = plan.contract, plan.names
+        self._topics = {alias: _LiveTopic(plan.contract, alias) for alias in plan.paths}
+        self._frame = Frame(plan)
+        fields = [plan.contract.fields[name] for name in plan.names]
+        self._remembers = any(f.history_of is not None or f.previous_action for f in fields)
+        self._depth = max([f.steps for f in fields if f.history_of is not None], default=1)
+        self._places = None if self._remembers else self._frame.places(plan.names)
         self._past: list[dict[str, Array]] = []
-        places = plan.places
-        self._is_direct = places is not None
-        self._are_in_order = places is None or bool((places == np.arange(len(places))).all())
 
     def put(self, alias: str, arrival_ns: int, stamp_ns: int, row: Array) -> None:
         """Takes one message: when it arrived, the time it counts for, its values (W,)."""
-        is_timely = stamp_ns - arrival_ns <= self._max_age_ns[alias]
-        if is_timely and not (self._skips_nonfinite[alias] and not is_finite(row)):
-            topic = self._topics[alias]
-            if topic.is_crowded:  # nobody samples, as in an inactive node
-                topic.advance(arrival_ns)
-            topic.put(max(arrival_ns, stamp_ns), stamp_ns, row)
+        self._topics[alias].put(arrival_ns, stamp_ns, row)
 
     def restart(self) -> None:
         """Forgets earlier steps; history and previous action begin anew."""
@@ -315,7 +305,8 @@ class Sampler:
     def clear(self) -> None:
         """Forgets all messages and steps, as after a jump of the clock."""
         self.restart()
-        self._topics = {alias: _LiveTopic() for alias in self._topics}
+        for topic in self._topics.values():
+            topic.clear()
 
     def snapshot(self) -> dict[str, Any]:
         """All that it remembers, in lists, dicts and arrays that no one writes to."""
@@ -324,12 +315,8 @@ class Sampler:
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Goes on as the sampler that gave the snapshot would have."""
-        for alias, (stamp_ns, row, pending) in snapshot["topics"].items():
-            topic = _LiveTopic()
-            topic.stamp_ns, topic.row = stamp_ns, row
-            for message in pending:
-                topic.put(*message)
-            self._topics[alias] = topic
+        for alias, topic in self._topics.items():
+            topic.restore(snapshot["topics"][alias])
         self._past = list(snapshot["past"])
 
     def sample(self, t_ns: int, previous_action: Array | None) -> Sample:
@@ -339,49 +326,43 @@ class Sampler:
             t_ns: the instant, not before that of the previous call.
             previous_action: the last command, shape (A,); None if there was none.
         """
-        missing = [alias for alias, topic in self._topics.items() if not topic.advance(t_ns)]
-        if missing:
-            return self._unusable(t_ns, Status.WAITING, self._missing_text(missing[0]), {})
-        ages_ns = {alias: t_ns - topic.stamp_ns for alias, topic in self._topics.items()}
-        ages_s = {alias: age / SECOND_NS for alias, age in ages_ns.items()}
-        for alias, age_ns in ages_ns.items():
-            if age_ns > self._max_age_ns[alias]:
+        topics, frame = self._topics, self._frame
+        for alias, topic in topics.items():
+            if not topic.advance(t_ns):
+                return self._unusable(t_ns, Status.WAITING, self._missing_text(alias), {})
+        ages_s = {alias: (t_ns - topic.stamp_ns) / SECOND_NS for alias, topic in topics.items()}
+        for alias, topic in topics.items():
+            if t_ns - topic.stamp_ns > topic.max_age_ns:
                 stale = self._stale_text(alias, ages_s[alias])
                 return self._unusable(t_ns, Status.STALE, stale, ages_s)
-        if self._is_direct:
-            observation = self._observe()
-            if is_finite(observation):
-                return Sample(t_ns, observation, Status.OK, "", ages_s)
-        fields = self.plan.compute({a: topic.row[None, :] for a, topic in self._topics.items()})
-        for name, values in fields.items():
-            if not is_finite(values[0]):
-                bad = self._nonfinite_text(name, values[0])
-                return self._unusable(t_ns, Status.NOT_FINITE, bad, ages_s)
-        parts = [self._part(name, fields, previous_action) for name in self.plan.names]
-        self._past = [fields, *self._past[: self._depth - 1]]
-        return Sample(t_ns, np.concatenate(parts), Status.OK, "", ages_s)
+            frame.rows[alias][:] = topic.row
+        frame.derive()
+        if not is_finite(frame.values):
+            return self._unusable(t_ns, Status.NOT_FINITE, self._nonfinite_text(), ages_s)
+        if self._places is None:
+            observation = self._with_memory(previous_action)
+        else:
+            observation = frame.values[self._places]
+        return Sample(t_ns, observation, Status.OK, "", ages_s)
 
-    def _observe(self) -> Array:
-        """The values of the topics in the order of the fields, where that is all there is to do.
+    def _with_memory(self, previous_action: Array | None) -> Array:
+        """The observation where earlier steps are part of it; this one becomes such a step."""
+        now = {name: values.copy() for name, values in self._frame.fields.items()}
+        parts = [self._part(name, now, previous_action) for name in self._names]
+        self._past = [now, *self._past[: self._depth - 1]]
+        return np.concatenate(parts)
 
-        The way over `compute` gives the same; at 500 Hz it takes 15 us more.
-        """
-        rows = [topic.row for topic in self._topics.values()]
-        values = rows[0] if len(rows) == 1 else np.concatenate(rows)
-        return values if self._are_in_order else values[self.plan.places]
-
-    def _part(self, name: str, fields: Mapping[str, Array], previous_action: Array | None) -> Array:
+    def _part(self, name: str, now: Mapping[str, Array], previous_action: Array | None) -> Array:
         field = self._contract.fields[name]
         if field.history_of is not None:
-            past = [step[field.history_of][0] for step in self._past[: field.steps]]
-            oldest = past[-1] if past else fields[field.history_of][0]
+            past = [step[field.history_of] for step in self._past[: field.steps]]
+            oldest = past[-1] if past else now[field.history_of]
             return np.concatenate([*past, *[oldest] * (field.steps - len(past))])
         if field.previous_action:
             if not self._past or previous_action is None:
                 return self._contract.action_safe
             return previous_action
-        row: Array = fields[name][0]
-        return row
+        return now[name]
 
     def _unusable(
         self, t_ns: int, status: Status, detail: str, ages_s: Mapping[str, float]
@@ -392,9 +373,7 @@ class Sampler:
 
     def _fields_of(self, alias: str) -> str:
         fields = self._contract.fields
-        return ", ".join(
-            n for n in self._contract.closure(self.plan.names) if fields[n].topic == alias
-        )
+        return ", ".join(n for n in self._contract.closure(self._names) if fields[n].topic == alias)
 
     def _missing_text(self, alias: str) -> str:
         topic = self._contract.topics[alias].absolute
@@ -407,34 +386,55 @@ class Sampler:
             f"limit {topic.max_age_s:.2f} s: is {topic.absolute} publishing?"
         )
 
-    def _nonfinite_text(self, name: str, values: Array) -> str:
+    def _nonfinite_text(self) -> str:
+        fields = self._frame.fields.items()
+        name, values = next((name, values) for name, values in fields if not is_finite(values))
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
         return f"field {self._contract.components(name)[bad]!r} is {values[bad]}: not finite"
 
 
 class _LiveTopic:
-    """The message in effect, and those whose stamps lie ahead of the clock."""
+    """The message in effect, and those whose stamps lie ahead of the clock.
 
-    def __init__(self) -> None:
+    Attributes:
+        max_age_ns: the largest age of a message.
+        stamp_ns, row: of the message in effect; -1 if there is none.
+    """
+
+    def __init__(self, contract: Contract, alias: str) -> None:
+        self.max_age_ns = max_age_ns(contract, alias)
+        self._skips_nonfinite = contract.topics[alias].on_nonfinite == "hold"
+        self.clear()
+
+    def clear(self) -> None:
         self.stamp_ns = -1
         self.row: Array = np.zeros(0)
         self._pending: list[tuple[int, int, Array]] = []
 
-    def put(self, effect_ns: int, stamp_ns: int, row: Array) -> None:
-        self._pending.append((effect_ns, stamp_ns, row))
-
-    @property
-    def is_crowded(self) -> bool:
-        return len(self._pending) >= MAX_AHEAD
+    def put(self, arrival_ns: int, stamp_ns: int, row: Array) -> None:
+        if stamp_ns - arrival_ns > self.max_age_ns or (
+            self._skips_nonfinite and not is_finite(row)
+        ):
+            return
+        if stamp_ns <= arrival_ns and not self._pending:  # it takes effect now
+            if stamp_ns >= self.stamp_ns:
+                self.stamp_ns, self.row = stamp_ns, row
+            return
+        if len(self._pending) >= MAX_AHEAD:  # nobody samples, as in an inactive node
+            self.advance(arrival_ns)
+        self._pending.append((max(arrival_ns, stamp_ns), stamp_ns, row))
 
     def snapshot(self) -> list[Any]:
         return [self.stamp_ns, self.row, [list(message) for message in self._pending]]
 
+    def restore(self, snapshot: list[Any]) -> None:
+        self.stamp_ns, self.row, pending = snapshot
+        self._pending = [(effect_ns, stamp_ns, row) for effect_ns, stamp_ns, row in pending]
+
     def advance(self, t_ns: int) -> bool:
         """Lets the messages up to t take effect; returns whether there is a value."""
         if self._pending:
-            if len(self._pending) > 1:  # stable: the last of equals wins
-                self._pending.sort(key=lambda message: message[0])
+            self._pending.sort(key=lambda message: message[0])  # stable: the last of equals wins
             ahead: list[tuple[int, int, Array]] = []
             for message in self._pending:
                 effect_ns, stamp_ns, row = message

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
 from iql_ros.errors import ContractError
-from iql_ros.fields import FieldPlan
+from iql_ros.fields import FieldPlan, Frame
 from iql_ros.wire import Reader, make_types
 from sim.expressions import Expression
 from sim.world_file import WorldFile
@@ -136,31 +136,35 @@ class _Look:
     """Reads fields from the newest payloads."""
 
     def __init__(self, contract: Contract, names: list[str]) -> None:
-        self._plan = FieldPlan(contract, names)
+        plan = FieldPlan(contract, names)
         types = make_types(contract.definitions)
         self._readers = [
             (alias, Reader(types, contract.topics[alias].type, paths))
-            for alias, paths in self._plan.paths.items()
+            for alias, paths in plan.paths.items()
         ]
-        self._names, self._components = names, [contract.components(name) for name in names]
+        self._frame = Frame(plan)
+        self._names = [name for field in names for name in contract.components(field)]
+        self._places = self._frame.places(names)
 
     def fields(self, newest: Mapping[str, bytes]) -> dict[str, Array]:
         """By name, (components,); NaN where a topic has not spoken, or lacks a value."""
-        rows = {}
-        for alias, reader in self._readers:
-            payload = newest.get(alias)
-            row = None if payload is None else reader.read(payload)
-            rows[alias] = (np.full(reader.width, math.nan) if row is None else row)[None]
-        return {name: values[0] for name, values in self._plan.compute(rows).items()}
+        self._read(newest)
+        return {name: values.copy() for name, values in self._frame.fields.items()}
 
     def columns(self, newest: Mapping[str, bytes]) -> dict[str, float]:
         """By component."""
-        fields = self.fields(newest)
-        return {
-            component: value
-            for name, components in zip(self._names, self._components, strict=True)
-            for component, value in zip(components, fields[name].tolist(), strict=True)
-        }
+        self._read(newest)
+        values = self._frame.values[self._places]
+        return dict(zip(self._names, values.tolist(), strict=True))
+
+    def _read(self, newest: Mapping[str, bytes]) -> None:
+        rows = self._frame.rows
+        for alias, reader in self._readers:
+            payload = newest.get(alias)
+            row = None if payload is None else reader.read(payload)
+            rows[alias][:] = math.nan if row is None else row
+        with np.errstate(all="ignore"):
+            self._frame.derive()
 
 
 Reward = Callable[[Mapping[str, float]], float]

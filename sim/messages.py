@@ -7,6 +7,7 @@ them is what it meets in the others.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 import mujoco
 import numpy as np
@@ -45,11 +46,6 @@ class Sensor:
         paths = [part.path for part in source.parts]
         self._writer = Writer(types, msgtype, paths, source.constants)
         widths = [len(component_labels(path)) for path in paths]
-        ends = np.cumsum([0, *widths]).tolist()
-        self._reads = [
-            (part.read, slice(first, end))
-            for part, first, end in zip(source.parts, ends[:-1], ends[1:], strict=True)
-        ]
         self.every = said.every
         self.width = sum(widths)
         names = [part.name for part in source.parts]
@@ -70,6 +66,8 @@ class Sensor:
         self.spread, self._growth = np.repeat(spread, widths), np.repeat(growth, widths)
         self._grows = bool(self._growth.any())
         self._row = np.zeros(self.width)
+        places = np.split(self._row, list(accumulate(widths)))  # and nothing behind the last
+        self._reads = [(part.read, at) for part, at in zip(source.parts, places, strict=False)]
         self.begin(np.random.default_rng(), 1.0, None)
 
     def begin(self, rng: np.random.Generator, noise: float, bias: Array | None) -> None:
@@ -87,8 +85,8 @@ class Sensor:
     def measure(self, t_ns: int) -> bytes:
         """The message of this instant."""
         row = self._row
-        for read, part in self._reads:
-            row[part] = read()
+        for read, place in self._reads:
+            place[:] = read()
         if not self._is_exact:
             error = self._error()
             row += error * np.hypot(1.0, self._growth * row) if self._grows else error

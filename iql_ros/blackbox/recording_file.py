@@ -28,7 +28,7 @@ from iql_ros.control.status import Status
 from iql_ros.errors import LogError
 from iql_ros.files import write_bytes
 
-FORMAT = 1
+FORMAT = 2
 TOPIC = "/iql_controller/black_box"
 HEARD = "heard"
 YIELDS_EVERY = 16

@@ -14,7 +14,7 @@ from iql_ros.payloads.messages import Encoding, List, Node, Struct, Text, span
 
 # Byte order by the first two bytes of CDR (RTPS 2.5, table 10.3): plain CDR, version 1.
 _BYTE_ORDERS = {b"\x00\x00": ">", b"\x00\x01": "<"}
-_HEADER_SIZE = 4
+HEADER_SIZE = 4
 
 # DDS may fill a payload up to a multiple of 4 bytes.
 _PADDING = 3
@@ -37,7 +37,7 @@ class Cursor:
         self._name = root.name
         self._payload = payload
         self._is_cdr = encoding == "cdr"
-        self._origin = _HEADER_SIZE if self._is_cdr else 0
+        self._origin = HEADER_SIZE if self._is_cdr else 0
         self.order = self._check_header() if self._is_cdr else "<"
         self._uint32 = struct.Struct(f"{self.order}I")
         self.position = self._origin
@@ -124,10 +124,10 @@ class Cursor:
 
     def _check_header(self) -> str:
         header = bytes(self._payload[:2])
-        if len(self._payload) < _HEADER_SIZE:
+        if len(self._payload) < HEADER_SIZE:
             raise LogError(
                 f"{self._name}: payload has {len(self._payload)} bytes, its CDR header alone "
-                f"needs {_HEADER_SIZE}: it is truncated"
+                f"needs {HEADER_SIZE}: it is truncated"
             )
         if header not in _BYTE_ORDERS:
             raise LogError(

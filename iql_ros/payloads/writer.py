@@ -1,11 +1,12 @@
 """Field values to payload bytes: the message that a node publishes.
 
-The message is serialised once, with zeros for the values; the same walk that
-reads a payload finds where they belong, and `write` only puts them there.
+The message is serialised once, with zeros for the values, into memory that the writer keeps;
+the same walk that reads a payload finds where they belong, and `write` only puts them there.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +17,13 @@ from rosbags.typesys.store import Typestore
 
 from iql_ros.contracts.paths import MAX_COMPONENTS, Field, Index
 from iql_ros.errors import ContractError
+from iql_ros.payloads.cursor import HEADER_SIZE
 from iql_ros.payloads.messages import Encoding, List, Node, Number, Struct, Text, message_tree
 from iql_ros.payloads.targets import Labelled, TargetStep, find_node, find_targets
 from iql_ros.payloads.walk import walk
 
 _STAMP = struct.Struct("<iI")  # builtin_interfaces/Time
+_SECONDS = 2**31  # of an int32: what a stamp holds at most, or less
 
 # A message while it is put together: dict by field, list of elements, str, number.
 _Value = Any
@@ -33,6 +36,7 @@ class Writer:
     that select elements are filled in, unless a constant gives them. A value becomes
     the nearest that its type holds: integers round half to even, every type saturates
     at the ends of its range, a bool is true from 0.5 on, NaN is 0 where it cannot be.
+    Not for two threads at once.
 
     Attributes:
         width: How many values `write` takes, A: the components of all paths.
@@ -64,11 +68,12 @@ class Writer:
             draft.put(steps, _fitting(node, constant, path), final=True)
         for target in targets:
             draft.put(target.steps, 0)
-        self._template = _serialise(root, draft.message, encoding)
+        template = _serialise(root, draft.message, encoding)
         self.width = len(targets)
-        self._stamp_start = _stamp_start(root, encoding, self._template)
+        self._shape = (self.width,)
+        self._stamp_start = _stamp_start(root, encoding, template)
 
-        layout = walk(root, targets, encoding, self._template)
+        layout = walk(root, targets, encoding, template)
         if len(set(layout.slots)) < len(targets):
             raise ContractError(f"two of the paths {list(paths)} to write are the same number")
         starts = [start for start, _ in layout.slots]
@@ -78,15 +83,17 @@ class Writer:
         if codes != {"d"}:
             limits = [_limits(code) for _, code in layout.slots]
             self._bounds = np.array(limits).reshape(-1, 2).T
-        self._runs = [
-            (
-                None if run.code in "fd" else np.dtype(f"<{run.code}"),
-                struct.Struct(f"<{run.count}{run.code}").pack_into,
-                run.start,
-                slice(run.first, run.first + run.count),
-            )
-            for run in layout.runs
-        ]
+        self._payload = _aligned(template, HEADER_SIZE if encoding == "cdr" else 0)
+        self._floats, self._others = [], []
+        for run in layout.runs:
+            part = slice(run.first, run.first + run.count)
+            if run.code in "fd":
+                slots = np.ndarray((run.count,), f"<{run.code}", self._payload, run.start)
+                self._floats.append((slots, part))
+            else:
+                pack_into = struct.Struct(f"<{run.count}{run.code}").pack_into
+                convert = _truth if run.code == "?" else _nearest
+                self._others.append((convert, pack_into, run.start, part))
 
     @property
     def is_stamped(self) -> bool:
@@ -99,20 +106,31 @@ class Writer:
         Args:
             t_ns: the time of its header, if it has one.
         """
-        if values.shape != (self.width,):
-            raise ContractError(f"values have shape {values.shape}, the paths need ({self.width},)")
+        if values.shape != self._shape:
+            raise ContractError(f"values have shape {values.shape}, the paths need {self._shape}")
         if self._bounds is not None:
             values = np.minimum(np.maximum(values, self._bounds[0]), self._bounds[1])
         if self._order is not None:
             values = values[self._order]
-        payload = bytearray(self._template)
-        for dtype, pack_into, start, part in self._runs:
-            numbers = values[part] if dtype is None else _nearest(dtype, values[part])
-            pack_into(payload, start, *numbers.tolist())
+        payload = self._payload
+        for slots, part in self._floats:
+            slots[:] = values[part]
+        for convert, pack_into, start, part in self._others:
+            pack_into(payload, start, *map(convert, values[part].tolist()))
         if t_ns is not None and self._stamp_start is not None:
             seconds, ns = divmod(t_ns, 1_000_000_000)
-            _STAMP.pack_into(payload, self._stamp_start, min(max(seconds, -(2**31)), 2**31 - 1), ns)
-        return bytes(payload)
+            if not -_SECONDS <= seconds < _SECONDS:
+                seconds = min(max(seconds, -_SECONDS), _SECONDS - 1)
+            _STAMP.pack_into(payload, self._stamp_start, seconds, ns)
+        return payload.tobytes()
+
+
+def _aligned(template: bytes, origin: int) -> memoryview:
+    """A copy whose numbers lie at multiples of their size, as they do from byte `origin` on."""
+    padding = -origin % 8
+    memory = memoryview(bytearray(padding + len(template)))[padding:]
+    memory[:] = template
+    return memory
 
 
 def _stamp_start(root: Struct, encoding: Encoding, template: bytes) -> int | None:
@@ -124,11 +142,12 @@ def _stamp_start(root: Struct, encoding: Encoding, template: bytes) -> int | Non
     return layout.slots[0][0]
 
 
-def _nearest(dtype: np.dtype[Any], values: NDArray[np.float64]) -> NDArray[Any]:
-    if dtype.kind == "b":
-        return values >= 0.5
-    rounded = np.rint(values)
-    return np.where(np.isnan(rounded), 0.0, rounded).astype(dtype)
+def _nearest(value: float) -> int:
+    return 0 if math.isnan(value) else round(value)
+
+
+def _truth(value: float) -> bool:
+    return value >= 0.5
 
 
 def _limits(code: str) -> tuple[float, float]:
