@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from iql_ros.contract import Contract
 from iql_ros.contracts.choices import nearest_choice
 from iql_ros.control.status import Status
-from iql_ros.finite import is_finite
+from iql_ros.finite import any_of, is_finite
 
 Array = NDArray[np.float64]
 
@@ -31,8 +32,7 @@ class Pull:
     share: float
 
 
-@dataclass(frozen=True)
-class Enveloped:
+class Enveloped(NamedTuple):
     """What may be published of a proposed action.
 
     Attributes:
@@ -100,7 +100,7 @@ class Envelope:
             action = self._choices[nearest_choice(proposed, self._choices)[0]]
         else:
             action = np.minimum(np.maximum(proposed, self._low), self._high)
-            if _differ(action, proposed):
+            if any_of(action != proposed):
                 changes.append((Status.LIMITED, action))
         for pull in pulls:
             if pull.share < 1:
@@ -110,7 +110,7 @@ class Envelope:
                 changes.append((pull.status, action))
         if self._is_slewed:
             slewed = self._slewed(action, self._safe if previous is None else previous, dt_s)
-            if _differ(slewed, action):
+            if any_of(slewed != action):
                 changes.append((Status.SLEWED, slewed))
             action = slewed
         if not changes:
@@ -130,8 +130,3 @@ class Envelope:
         text = f"{self._names[i]} = {proposed[i]:.4g} became {final[i]:.4g}"
         later = ", ".join(status.value for status, _ in changes[1:])
         return f"{text}, also {later}" if later else text
-
-
-def _differ(a: Array, b: Array) -> bool:
-    """Whether any component does; as a list, for the reason that `iql_ros.finite` has."""
-    return True in (a != b).tolist()

@@ -92,6 +92,8 @@ class Frame:
         """Where in `values` those of some fields are, one field after the other."""
         kept = self.values.copy()
         self.values[:] = np.arange(len(kept))
-        places = np.concatenate([np.zeros(0), *(self.fields[name] for name in names)]).astype(np.intp)
+        places = np.concatenate([np.zeros(0), *(self.fields[name] for name in names)]).astype(
+            np.intp
+        )
         self.values[:] = kept
         return places

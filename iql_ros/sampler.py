@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +58,7 @@ class Held:
     exists: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """What the policy sees at one instant.
 
     Attributes:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from iql_ros.control.command import Command
 from iql_ros.controller import Controller
 from iql_ros.errors import ContractError, LogError
+from iql_ros.finite import any_of
 from iql_ros.sampler import SECOND_NS
 from sim.episode import Clocked, Episode, Trace
 from sim.judge import Outcome
@@ -205,7 +206,7 @@ class Trial:
                 self._limit_violations += 1
                 continue
             action = world.action
-            if (action < self._low).any() or (action > self._high).any():
+            if any_of((action < self._low) | (action > self._high)):
                 self._limit_violations += 1
             self._check_slew(before, action, command)
 
@@ -222,7 +223,7 @@ class Trial:
             change[self.world.contract.measured[0]] = 0.0
         else:
             since_ns = command.t_ns - last.t_ns
-        if (change > self._slew * (since_ns / SECOND_NS) + self._slack).any():
+        if any_of(change > self._slew * (since_ns / SECOND_NS) + self._slack):
             self._slew_violations += 1
 
     def _stop_ticks(self, step_ns: int) -> int | None:

@@ -189,12 +189,13 @@ class World:
         self.physics_s += self.clock() - began
         self.t_ns += self._period_ns
         messages: list[Message] = []
+        newest = self._judge.newest
         for alias, sensor in self.sensors.items():
             if self._periods % sensor.every == 0:
                 payload = sensor.measure(self.t_ns)
                 arrival_ns = self.t_ns + len(messages) * ARRIVAL_GAP_NS
                 messages.append(Message(alias, arrival_ns, payload))
-                self._judge.put(alias, payload)
+                newest[alias] = payload
         self._periods += 1
         if self.is_deciding:
             self._judge.step(self.action, diverged=self._has_diverged())
@@ -226,7 +227,7 @@ class World:
         action = self.action.copy()
         for alias, payload in payloads.items():
             columns, values = self._commands.read(alias, payload)
-            if not np.isfinite(values).all():
+            if not is_finite(values):
                 raise LogError(f"a command on {alias!r} must be finite, this one is {values}")
             action[columns] = values
             self._commanded_ns[alias] = self.t_ns

@@ -135,8 +135,8 @@ def _messages(recording: Recording, suffix: str) -> Iterator[Message]:
 
 
 def _decision(command: Command, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {name: getattr(command, name) for name in Command.__dataclass_fields__}
-    fields |= {"status": command.status.value, "payloads": list(command.payloads)}
+    said = {"status": command.status.value, "payloads": list(command.payloads)}
+    fields = {**command._asdict(), **said}
     return {"arguments": _plain(arguments), "command": _plain(fields)}
 
 

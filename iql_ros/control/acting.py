@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,9 +53,8 @@ class Acting:
         if look.remark is None:
             return result
         status, remark = look.remark
-        return replace(
-            result, status=status, detail="; ".join(filter(None, [remark, result.detail]))
-        )
+        detail = "; ".join(filter(None, [remark, result.detail]))
+        return result._replace(status=status, detail=detail)
 
     def _valid(self, speed: float) -> float:
         is_share = 0 <= speed <= 1 and (speed in (0, 1) or not self._has_choices)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,7 @@ from iql_ros.control.status import Status
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """What one tick decided.
 
     Attributes:
@@ -35,7 +35,7 @@ class Command:
     detail: str
     action: Array
     payloads: Mapping[str, bytes]
-    ages_s: Mapping[str, float] = field(default_factory=dict)
+    ages_s: Mapping[str, float] = MappingProxyType({})
     observation: NDArray[np.float32] | None = None
     proposed: Array | None = None
     policy_s: float = 0.0
