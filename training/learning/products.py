@@ -56,6 +56,8 @@ def weight_gradient(x: Tensor, dy: Tensor, out: Tensor) -> None:
     """Sets `out`, of the weight's shape, to x^T dy, the gradient of a layer's weight."""
     if not _on_onednn(x):
         torch.matmul(x.mT, dy, out=out)
+    elif x.dtype == torch.bfloat16:  # here torch.mm is oneDNN's, and takes x as it lies
+        out.copy_(torch.mm(x.mT, dy))
     elif dy.shape[1] < x.shape[1]:  # oneDNN's first factor is copied to lie row by row
         out.mT.copy_(_onednn(dy.mT, x.mT, None, relu=False))
     else:
