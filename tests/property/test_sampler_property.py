@@ -14,7 +14,11 @@ MS = 1_000_000
 TOPICS = {"a": 2, "b": 1}
 
 
-def contract(tick: dict, clock: str, on_nonfinite: str) -> Contract:
+def contract(tick: dict, clock: str, on_nonfinite: str, *, remembers: bool) -> Contract:
+    memory = [
+        {"name": "last", "previous_action": True},
+        {"name": "before", "history_of": "size", "steps": 3},
+    ]
     return Contract.model_validate(
         {
             "format": 1,
@@ -39,8 +43,7 @@ def contract(tick: dict, clock: str, on_nonfinite: str) -> Contract:
                 {"name": "a", "topic": "a", "path": "point.{x,y}"},
                 {"name": "size", "derive": "norm", "of": ["a"]},
                 {"name": "turn", "derive": "sincos", "of": ["b"]},
-                {"name": "last", "previous_action": True},
-                {"name": "before", "history_of": "size", "steps": 3},
+                *(memory if remembers else []),
                 {"name": "b", "topic": "b", "path": "data"},
             ],
             "actions": [
@@ -72,7 +75,7 @@ def test_live_and_offline_sampling_agree_to_the_bit(data: st.DataObject) -> None
     )
     clock = data.draw(st.sampled_from(["receive", "header"]))
     on_nonfinite = data.draw(st.sampled_from(["hold", "break"]))
-    toy = contract(tick, clock, on_nonfinite)
+    toy = contract(tick, clock, on_nonfinite, remembers=data.draw(st.booleans()))
     plan = FieldPlan(toy, [field.name for field in toy.observations])
     raw = {
         "a": data.draw(messages(2, clock == "header", value)),
