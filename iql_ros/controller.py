@@ -315,7 +315,7 @@ def _command(
     look: Look | None,
 ) -> Command:
     if look is None:
-        return Command(t_ns, status, detail, action, payloads)
+        return Command(t_ns, status, detail, action, payloads, {})
     return Command(
         t_ns,
         status,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,13 +72,12 @@ class Frame:
 
     def __init__(self, plan: FieldPlan) -> None:
         """Lays out the fields of `plan`; all are NaN."""
+        self._plan = plan
         widths = [sum(len(component_labels(p)) for p in paths) for paths in plan.paths.values()]
         widths += [len(plan.contract.components(name)) for name, _, _ in plan.derived]
+        self._ends = list(accumulate(widths))
         self.values = np.full(sum(widths), np.nan)
-        pieces = iter(np.split(self.values, list(accumulate(widths))))
-        self.rows = {alias: next(pieces) for alias in plan.paths}
-        self.fields = {name: self.rows[alias][part] for name, (alias, part) in plan.parts.items()}
-        self.fields |= {name: next(pieces) for name, _, _ in plan.derived}
+        self.rows, self.fields = self._parts(self.values)
         self._derived = [
             (self.fields[name], feature.compute, [self.fields[operand][None] for operand in of])
             for name, feature, of in plan.derived
@@ -90,10 +90,12 @@ class Frame:
 
     def places(self, names: Sequence[str]) -> NDArray[np.intp]:
         """Where in `values` those of some fields are, one field after the other."""
-        kept = self.values.copy()
-        self.values[:] = np.arange(len(kept))
-        places = np.concatenate([np.zeros(0), *(self.fields[name] for name in names)]).astype(
-            np.intp
-        )
-        self.values[:] = kept
-        return places
+        _, places = self._parts(np.arange(len(self.values)))
+        return np.concatenate([np.zeros(0, np.intp), *(places[name] for name in names)])
+
+    def _parts(self, row: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+        """The parts of a row, shape (V,), that are a topic's, by alias, and a field's, by name."""
+        plan, pieces = self._plan, iter(np.split(row, self._ends))
+        rows = {alias: next(pieces) for alias in plan.paths}
+        fields = {name: rows[alias][part] for name, (alias, part) in plan.parts.items()}
+        return rows, fields | {name: next(pieces) for name, _, _ in plan.derived}

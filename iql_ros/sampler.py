@@ -294,7 +294,14 @@ class Sampler:
         self._past: list[dict[str, Array]] = []
 
     def put(self, alias: str, arrival_ns: int, stamp_ns: int, row: Array) -> None:
-        """Takes one message: when it arrived, the time it counts for, its values (W,)."""
+        """Takes one message.
+
+        Args:
+            alias: of its topic.
+            arrival_ns: when it arrived, not before the one taken last.
+            stamp_ns: the time it counts for.
+            row: its values, shape (W,).
+        """
         self._topics[alias].put(arrival_ns, stamp_ns, row)
 
     def restart(self) -> None:
@@ -319,10 +326,10 @@ class Sampler:
         self._past = list(snapshot["past"])
 
     def sample(self, t_ns: int, previous_action: Array | None) -> Sample:
-        """What the policy sees at t.
+        """What the policy sees at t; numpy's warnings are the caller's to silence.
 
         Args:
-            t_ns: the instant, not before that of the previous call.
+            t_ns: the instant, not before that of the previous call or the arrival of a message.
             previous_action: the last command, shape (A,); None if there was none.
         """
         topics, frame = self._topics, self._frame

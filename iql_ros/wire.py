@@ -122,11 +122,7 @@ class Reader:
         Raises:
             LogError: the payload is truncated, or is no message of this type.
         """
-        for layout in self._layouts.get(len(payload), ()):
-            if layout.fits(payload):
-                break
-        else:
-            layout = self._learn(payload)
+        layout = self._layout(payload)
         return None if layout.absent is not None else layout.read(payload)
 
     def why_absent(self, payload: Buffer) -> str:
@@ -183,9 +179,6 @@ class Reader:
         for layout in self._layouts.get(len(payload), ()):
             if layout.fits(payload):
                 return layout
-        return self._learn(payload)
-
-    def _learn(self, payload: Buffer) -> Layout:
         layout = walk(self._root, self._targets, self._encoding, payload)
         if self._remembered == _MAX_LAYOUTS or self._remembered_bytes > _MAX_LAYOUT_BYTES:
             self._layouts.clear()

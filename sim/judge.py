@@ -52,7 +52,6 @@ class Judge:
 
     Attributes:
         outcome: of the episode, None while it runs.
-        newest: the last message of each topic, by alias, as the sensor sent it; set by the owner.
     """
 
     def __init__(self, file: WorldFile, contract: Contract, step_s: float) -> None:
@@ -78,7 +77,7 @@ class Judge:
         self._all, self._needed = _Look(contract, names), _Look(contract, needed)
         self._limit = max(1, round(file.time_limit_s / step_s))
         self._hold = max(1, round(file.hold_s / step_s))
-        self.newest: dict[str, bytes] = {}
+        self._newest: dict[str, bytes] = {}
         self.begin(0)
 
     def begin(self, episode: int) -> None:
@@ -87,10 +86,14 @@ class Judge:
         self._episode, self._steps, self._held, self._total = episode, -1, 0, 0.0
         self._before: dict[str, float] = {}
 
+    def put(self, alias: str, payload: bytes) -> None:
+        """Takes one message as the sensor sent it."""
+        self._newest[alias] = payload
+
     @property
     def fields(self) -> dict[str, Array]:
         """All message and derived fields by name, (components,), as last measured."""
-        return self._all.fields(self.newest)
+        return self._all.fields(self._newest)
 
     def step(self, action: Array, *, diverged: bool) -> None:
         """A control step ends here, and the next begins.
@@ -101,7 +104,7 @@ class Judge:
         """
         if self.outcome is not None:
             return
-        now = self._before if diverged else self._needed.columns(self.newest)
+        now = self._before if diverged else self._needed.columns(self._newest)
         self._steps += 1
         if self._steps > 0:
             columns = {f"next_{name}": value for name, value in now.items()}

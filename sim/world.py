@@ -189,13 +189,12 @@ class World:
         self.physics_s += self.clock() - began
         self.t_ns += self._period_ns
         messages: list[Message] = []
-        newest = self._judge.newest
         for alias, sensor in self.sensors.items():
             if self._periods % sensor.every == 0:
                 payload = sensor.measure(self.t_ns)
                 arrival_ns = self.t_ns + len(messages) * ARRIVAL_GAP_NS
                 messages.append(Message(alias, arrival_ns, payload))
-                newest[alias] = payload
+                self._judge.put(alias, payload)
         self._periods += 1
         if self.is_deciding:
             self._judge.step(self.action, diverged=self._has_diverged())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ class Command(NamedTuple):
     detail: str
     action: Array
     payloads: Mapping[str, bytes]
-    ages_s: Mapping[str, float] = MappingProxyType({})
+    ages_s: Mapping[str, float]
     observation: NDArray[np.float32] | None = None
     proposed: Array | None = None
     policy_s: float = 0.0

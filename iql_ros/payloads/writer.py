@@ -23,7 +23,7 @@ from iql_ros.payloads.targets import Labelled, TargetStep, find_node, find_targe
 from iql_ros.payloads.walk import walk
 
 _STAMP = struct.Struct("<iI")  # builtin_interfaces/Time
-_SECONDS = 2**31  # of an int32: what a stamp holds at most, or less
+_SECONDS = 2**31  # those of a stamp, an int32, lie in [-_SECONDS, _SECONDS)
 
 # A message while it is put together: dict by field, list of elements, str, number.
 _Value = Any
@@ -83,6 +83,7 @@ class Writer:
         if codes != {"d"}:
             limits = [_limits(code) for _, code in layout.slots]
             self._bounds = np.array(limits).reshape(-1, 2).T
+        self._template = template
         self._payload = _aligned(template, HEADER_SIZE if encoding == "cdr" else 0)
         self._floats, self._others = [], []
         for run in layout.runs:
@@ -104,7 +105,7 @@ class Writer:
         """Returns the payload of the message that holds `values`, shape (A,).
 
         Args:
-            t_ns: the time of its header, if it has one.
+            t_ns: the time of its header, if it has one; None leaves it as the message was made.
         """
         if values.shape != self._shape:
             raise ContractError(f"values have shape {values.shape}, the paths need {self._shape}")
@@ -113,6 +114,8 @@ class Writer:
         if self._order is not None:
             values = values[self._order]
         payload = self._payload
+        if t_ns is None:  # an earlier one's may stand there
+            payload[:] = self._template
         for slots, part in self._floats:
             slots[:] = values[part]
         for convert, pack_into, start, part in self._others:

@@ -8,13 +8,17 @@ from hypothesis import strategies as st
 
 from iql_ros.contract import Contract
 from iql_ros.fields import FieldPlan
-from iql_ros.sampler import Messages, Sampler, hold, max_age_ns, resample, ticks, visible
+from iql_ros.sampler import MAX_AHEAD, Messages, Sampler, hold, max_age_ns, resample, ticks, visible
 
 MS = 1_000_000
 TOPICS = {"a": 2, "b": 1}
 
 
-def contract(tick: dict, clock: str, on_nonfinite: str) -> Contract:
+def contract(tick: dict, clock: str, on_nonfinite: str, *, remembers: bool) -> Contract:
+    memory = [
+        {"name": "last", "previous_action": True},
+        {"name": "before", "history_of": "size", "steps": 3},
+    ]
     return Contract.model_validate(
         {
             "format": 1,
@@ -39,8 +43,7 @@ def contract(tick: dict, clock: str, on_nonfinite: str) -> Contract:
                 {"name": "a", "topic": "a", "path": "point.{x,y}"},
                 {"name": "size", "derive": "norm", "of": ["a"]},
                 {"name": "turn", "derive": "sincos", "of": ["b"]},
-                {"name": "last", "previous_action": True},
-                {"name": "before", "history_of": "size", "steps": 3},
+                *(memory if remembers else []),
                 {"name": "b", "topic": "b", "path": "data"},
             ],
             "actions": [
@@ -72,7 +75,7 @@ def test_live_and_offline_sampling_agree_to_the_bit(data: st.DataObject) -> None
     )
     clock = data.draw(st.sampled_from(["receive", "header"]))
     on_nonfinite = data.draw(st.sampled_from(["hold", "break"]))
-    toy = contract(tick, clock, on_nonfinite)
+    toy = contract(tick, clock, on_nonfinite, remembers=data.draw(st.booleans()))
     plan = FieldPlan(toy, [field.name for field in toy.observations])
     raw = {
         "a": data.draw(messages(2, clock == "header", value)),
@@ -106,3 +109,17 @@ def test_live_and_offline_sampling_agree_to_the_bit(data: st.DataObject) -> None
         assert sample.status.acts == grid.valid[k], (k, sample.detail)
         if sample.status.acts:
             assert sample.observation.tobytes() == offline[k].tobytes()
+
+
+def test_stamps_that_lie_ahead_do_not_fill_the_memory_and_take_effect_in_time() -> None:
+    toy = contract({"rate_hz": 100}, "header", "break", remembers=False)
+    live = Sampler(FieldPlan(toy, [field.name for field in toy.observations]))
+    for i in range(3 * MAX_AHEAD):  # each 20 ms ahead, and all but the last few of them due
+        live.put("a", i * MS, (i + 20) * MS, np.array([i, 0.0]))
+        live.put("b", i * MS, i * MS, np.zeros(1))
+    waiting = {alias: len(topic[2]) for alias, topic in live.snapshot()["topics"].items()}
+    assert 20 <= waiting["a"] <= MAX_AHEAD
+    assert waiting["b"] == 0
+    last = 3 * MAX_AHEAD - 1
+    assert live.sample(last * MS, None).observation[0] == last - 20
+    assert live.sample((last + 5) * MS, None).observation[0] == last - 15

@@ -236,6 +236,15 @@ def test_what_is_no_box_is_refused_with_the_reason(tmp_path: Path) -> None:
             read_recording(path)
 
 
+def test_a_box_of_another_version_is_refused(tmp_path: Path) -> None:
+    box, _ = lived(contract(), list(healthy(0.2)))
+    path = box.dump(tmp_path / "box.mcap")
+    assert path is not None
+    path.write_bytes(path.read_bytes().replace(b'{"format":2,', b'{"format":1,', 1))
+    with pytest.raises(LogError, match=r"box.mcap has no /iql_controller/black_box of format 2 at"):
+        read_recording(path)
+
+
 def test_the_file_says_what_it_is_of(tmp_path: Path) -> None:
     box, _ = lived(contract(), list(healthy(0.2)))
     box.dump(tmp_path / "box.mcap")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,14 @@ def test_the_last_command_is_the_safe_one(controller: Controller) -> None:
     feed(controller, 0, 1.0, 2.0)
     controller.tick(0)
     assert published(controller.stop(10 * MS)) == 0.5
+
+
+def test_a_command_can_be_sent_to_another_process(controller: Controller) -> None:
+    feed(controller, 0, x=0.0, goal=1.0)
+    for command in (controller.tick(0), controller.stop(MS), controller.overdue(2_000 * MS)):
+        sent = pickle.loads(pickle.dumps(command))
+        assert (sent.status, dict(sent.ages_s)) == (command.status, dict(command.ages_s))
+        assert sent.payloads == command.payloads
 
 
 def test_a_clock_that_jumps_back_gives_the_safe_action_until_messages_come(

@@ -308,6 +308,18 @@ def test_constants_are_in_every_message(types: Typestore) -> None:
         assert message.position.tolist() == [0, value]
 
 
+def test_nothing_of_a_message_is_left_in_the_next(types: Typestore) -> None:
+    paths, values = ["header.stamp.sec", "position[0]"], np.array([7.0, 1.5])
+    constants = {"header.stamp.nanosec": 5}
+    writer = Writer(types, JOINTS, paths, constants)
+    first = writer.write(values)
+    stamped = written(types, JOINTS, writer.write(-values, t_ns=3_000_000_004))
+    assert (stamped.header.stamp.sec, stamped.header.stamp.nanosec) == (3, 4)
+    assert writer.write(values) == first
+    again = written(types, JOINTS, first)
+    assert (again.header.stamp.sec, again.header.stamp.nanosec) == (7, 5)
+
+
 def test_a_sequence_is_as_long_as_its_slice(types: Typestore) -> None:
     writer = Writer(types, "std_msgs/msg/Float64MultiArray", ["data[0:6]"])
     payload = writer.write(np.arange(6.0))
