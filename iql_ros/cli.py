@@ -118,16 +118,20 @@ def record(
         scenarios = room("sim.scenarios")
         chosen = scenarios.load_suite(suite or scenarios.default_suite(robot))
         driver = recorder.Driver(bundle.absolute(), scenario, chosen.only(scenario))
-    with resumable(), bar("recording") as shown:
+    kept = 0
+
+    def show(done: int, _: int) -> None:
+        nonlocal kept
+        kept = done
+        shown.update(task, completed=done)
+
+    def said() -> str:
+        return f"whole bags with {kept} of {episodes} episodes stay in {out}, what began is dropped"
+
+    with resumable(said), bar("recording") as shown:
         task = shown.add_task("recording", total=episodes)
         recording = recorder.record(
-            out,
-            episodes,
-            seed,
-            jobs=jobs,
-            progress=lambda done, _: shown.update(task, completed=done),
-            world=robot,
-            driver=driver,
+            out, episodes, seed, jobs=jobs, progress=show, world=robot, driver=driver
         )
     results = [asdict(result) for result in recording.results]
     write_text(out / "summary.json", json.dumps({"seed": seed, "episodes": results}) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,19 @@ def room(module: str) -> Any:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """Ends a verb that is interrupted with what to do next, and exit code 130."""
+def resumable(kept: Callable[[], str] | None = None) -> Iterator[None]:
+    """Ends a verb that is interrupted with what to do next, and exit code 130.
+
+    Args:
+        kept: says what of the work stays.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        err_console.print("interrupted: the same command again goes on where it was")
+        stays = "" if kept is None else f"{kept()}; "
+        err_console.print(
+            f"interrupted: {stays}the same command again goes on where it was", markup=False
+        )
         raise typer.Exit(130) from None
 
 
