@@ -273,6 +273,8 @@ def replay(
     out_console.print(table)
     out_console.print(f"ticks by status: {summary['statuses']}; plot: {out / 'replay.png'}")
     if (box := summary.get("box")) is not None:
+        if "note" in box:
+            err_console.print(f"[yellow]note[/] {escape(box['note'])}")
         same = f"{box['identical']} of {box['decisions']} decisions came out the same to the bit"
         out_console.print(f"a black box, on backend {box['backend']}: {same}")
         if box.get("first_difference"):
