@@ -160,11 +160,14 @@ def convert(
     """
     converter = room("training.conversion.convert")
     loaded = load_contract(contract)
+    reasons: list[str] = []
 
     def show(path: Path, result: Any) -> None:
         shown.advance(task)
         if isinstance(result, converter.Failed):
-            err_console.print(f"[red]left out[/] {escape(result.reason)}", highlight=False)
+            if result.reason not in reasons:
+                err_console.print(f"[red]left out[/] {escape(result.reason)}", highlight=False)
+            reasons.append(result.reason)
         else:
             for finding in result.findings:
                 err_console.print(
@@ -174,7 +177,14 @@ def convert(
     paths = room("training.logs").find_logs(logs)
     with resumable(), bar("converting") as shown:
         task = shown.add_task("converting", total=len(paths))
-        report = converter.convert(paths, loaded, out, force=force, jobs=jobs, progress=show)
+        try:
+            report = converter.convert(paths, loaded, out, force=force, jobs=jobs, progress=show)
+        except IqlRosError:
+            if len(reasons) < len(paths):
+                raise
+            raise IqlRosError(
+                f"none of {len(paths)} logs gave a step: the reasons are above"
+            ) from None
     out_console.print(
         f"{report['steps']} steps in {report['episodes']} episodes from {len(report['logs'])} "
         f"logs -> {out} (report: {out.with_suffix('.report.html')})"
