@@ -117,7 +117,12 @@ def test_a_world_that_speaks_otherwise_is_refused(folder, bundle):
 
 def test_a_bundle_without_a_suite_of_its_own_is_asked_for_its_world(bundle):
     result = CliRunner().invoke(app, ["gate", str(bundle)])
-    assert "no shipped one: give --world WORLD.yaml or --suite SUITE.yaml" in str(result.exception)
+    assert re.match(
+        r"suite 'any' names no world, and robot 'joints' has no shipped one .*: describe the "
+        r"robot in a world file, then give --world WORLD\.yaml, or --suite SUITE\.yaml .*"
+        r"docs/bring-your-own-robot\.md",
+        str(result.exception),
+    )
 
 
 def test_the_viewer_without_a_display_says_so(folder, bundle, monkeypatch):
