@@ -10,7 +10,7 @@ from rosbags.typesys.store import Typestore
 from iql_ros.contract import Contract
 from iql_ros.control.outputs import Output
 from iql_ros.errors import ContractError, IqlRosError
-from iql_ros.verbs.terminal import room
+from iql_ros.verbs.terminal import NotInstalledError, room
 from iql_ros.wire import STAMP, Reader, make_types
 
 
@@ -26,6 +26,7 @@ def resolve(contract: Contract, source: str) -> list[str]:
 
     Raises:
         ContractError: a line for each type, path or rule that is wrong.
+        IqlRosError: something else stands in the place of the package that reads rules.
     """
     types = make_types(contract.definitions)
     unknown = {a for a, topic in contract.topics.items() if topic.type not in types.fielddefs}
@@ -37,7 +38,7 @@ def resolve(contract: Contract, source: str) -> list[str]:
     ]
     try:
         rules = room("training.conversion.rewards")
-    except (IqlRosError, ModuleNotFoundError) as error:
+    except NotInstalledError as error:
         remarks.append(f"not checked: reward and terminal rule, as training is missing: {error}")
     else:
         faults += rules.rule_faults(contract)

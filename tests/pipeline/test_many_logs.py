@@ -208,6 +208,14 @@ def test_a_process_that_dies_costs_only_its_log(
     assert "its process was killed: was the memory full" in failure["reason"]
 
 
+def test_a_training_module_in_the_working_folder_is_not_taken_for_the_package(
+    tmp_path: Path, logs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "training.py").write_text("raise SystemExit('theirs was run')")
+    monkeypatch.chdir(tmp_path)
+    assert convert(logs, contract(), tmp_path / "a.h5", jobs=2)["steps"] == 5 * LOGS
+
+
 def test_logs_that_all_fail_end_in_one_error_that_names_each(tmp_path: Path) -> None:
     bags = [a_log(tmp_path / f"bag{i}", i, states=0) for i in range(3)]
     with pytest.raises(LogError, match=r"none of 3 logs gave a step:\n.*bag0.*\n.*bag1.*\n.*bag2"):
