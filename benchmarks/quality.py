@@ -82,8 +82,12 @@ def _quick(arguments: argparse.Namespace, out: Path) -> dict[str, object]:
 def _measure(arguments: argparse.Namespace) -> dict[str, object]:
     recipes = {robot: _datasets(arguments, robot) for robot in arguments.robots}
     trials = _trials(recipes, arguments.out.absolute(), arguments)
-    with workers.pool(arguments.jobs) as pool:
-        list(pool.map(run_trial, trials))
+    with workers.Pool(arguments.jobs) as pool:
+        try:
+            list(pool.map(run_trial, trials))
+        except BaseException:
+            pool.drop()
+            raise
     return _results(recipes, trials)
 
 

@@ -118,16 +118,20 @@ def record(
         scenarios = room("sim.scenarios")
         chosen = scenarios.load_suite(suite or scenarios.default_suite(robot))
         driver = recorder.Driver(bundle.absolute(), scenario, chosen.only(scenario))
-    with resumable(), bar("recording") as shown:
+    kept = 0
+
+    def show(done: int, _: int) -> None:
+        nonlocal kept
+        kept = done
+        shown.update(task, completed=done)
+
+    def said() -> str:
+        return f"whole bags with {kept} of {episodes} episodes stay in {out}, what began is dropped"
+
+    with resumable(said), bar("recording") as shown:
         task = shown.add_task("recording", total=episodes)
         recording = recorder.record(
-            out,
-            episodes,
-            seed,
-            jobs=jobs,
-            progress=lambda done, _: shown.update(task, completed=done),
-            world=robot,
-            driver=driver,
+            out, episodes, seed, jobs=jobs, progress=show, world=robot, driver=driver
         )
     results = [asdict(result) for result in recording.results]
     write_text(out / "summary.json", json.dumps({"seed": seed, "episodes": results}) + "\n")
@@ -156,11 +160,14 @@ def convert(
     """
     converter = room("training.conversion.convert")
     loaded = load_contract(contract)
+    reasons: list[str] = []
 
     def show(path: Path, result: Any) -> None:
         shown.advance(task)
         if isinstance(result, converter.Failed):
-            err_console.print(f"[red]left out[/] {escape(result.reason)}", highlight=False)
+            if result.reason not in reasons:
+                err_console.print(f"[red]left out[/] {escape(result.reason)}", highlight=False)
+            reasons.append(result.reason)
         else:
             for finding in result.findings:
                 err_console.print(
@@ -170,7 +177,14 @@ def convert(
     paths = room("training.logs").find_logs(logs)
     with resumable(), bar("converting") as shown:
         task = shown.add_task("converting", total=len(paths))
-        report = converter.convert(paths, loaded, out, force=force, jobs=jobs, progress=show)
+        try:
+            report = converter.convert(paths, loaded, out, force=force, jobs=jobs, progress=show)
+        except IqlRosError:
+            if len(reasons) < len(paths):
+                raise
+            raise IqlRosError(
+                f"none of {len(paths)} logs gave a step: the reasons are above"
+            ) from None
     out_console.print(
         f"{report['steps']} steps in {report['episodes']} episodes from {len(report['logs'])} "
         f"logs -> {out} (report: {out.with_suffix('.report.html')})"
@@ -269,6 +283,8 @@ def replay(
     out_console.print(table)
     out_console.print(f"ticks by status: {summary['statuses']}; plot: {out / 'replay.png'}")
     if (box := summary.get("box")) is not None:
+        if "note" in box:
+            err_console.print(f"[yellow]note[/] {escape(box['note'])}")
         same = f"{box['identical']} of {box['decisions']} decisions came out the same to the bit"
         out_console.print(f"a black box, on backend {box['backend']}: {same}")
         if box.get("first_difference"):

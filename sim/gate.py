@@ -111,9 +111,8 @@ def run_suite(
             results[chunk] = work(*chunk)
             progress(done := done + len(chunk[1]), total)
     else:
-        # Workers leave Ctrl-C to this process, which starts no more chunks and waits for those
-        # that run.
-        with workers.pool(jobs, ignore_interrupts=True) as pool:
+        # After Ctrl-C no more chunks are begun, and those that run are waited for.
+        with workers.Pool(jobs) as pool:
             running = {pool.submit(work, *chunk): chunk for chunk in chunks}
             try:
                 for finished in as_completed(running):

@@ -4,18 +4,23 @@ Scripted operators drive, or a bundle in a scenario of the gate: what a policy d
 converts by the same contract, and is what the next one learns from.
 
 Bags appear under their final name only when they are whole, so a run that was interrupted
-is resumed by starting it again: bags that exist are kept.
+is resumed by starting it again: bags that exist are kept. What a run had not finished goes with it,
+or, if it was killed, with the next run.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib
 import importlib.util
 import json
+import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +43,7 @@ from sim.world_file import load_world_file
 
 RESULTS = "results.json"
 ORIGIN = "recorded_from.sha256"
+UNFINISHED = ".unfinished-"
 
 START_NS = 1_760_000_000_000_000_000  # October 2025
 BAG_SPACING_NS = 3_600_000_000_000  # bags begin an hour apart
@@ -106,17 +112,16 @@ def record(
     _refuse_foreign(bags, origin)
     done = episodes - sum(len(numbers) for _, numbers in todo)
     progress(done, episodes)
-    with workers.pool(jobs) as pool:
-        running = {
-            pool.submit(_record_bag, world, bag, n, seed, driver, origin): len(n) for bag, n in todo
-        }
+    with _drafts(out) as drafts, workers.Pool(jobs) as pool:
+        record_bag = partial(_record_bag, world, drafts, seed, driver, origin)
+        running = {pool.submit(record_bag, bag, numbers): len(numbers) for bag, numbers in todo}
         try:
             for finished in as_completed(running):
                 finished.result()
                 done += running[finished]
                 progress(done, episodes)
-        except BaseException:  # Ctrl-C included: what has not begun never will
-            pool.shutdown(wait=True, cancel_futures=True)
+        except BaseException:  # Ctrl-C included: a bag can take minutes more
+            pool.drop()
             raise
     return Recording(tuple(bags), tuple(r for bag in bags for r in read_results(bag)))
 
@@ -124,6 +129,27 @@ def record(
 def read_results(bag: Path) -> list[Outcome]:
     """How the episodes in a recorded bag went."""
     return [Outcome(**entry) for entry in json.loads((bag / RESULTS).read_text())]
+
+
+@contextmanager
+def _drafts(out: Path) -> Iterator[Path]:
+    """A hidden folder in `out` for bags under way, which goes with this run.
+
+    The folders of runs that were killed are removed first. A run that lives holds a lock on `out`,
+    which ends with its process however that ends; while another does, all such folders stay.
+    """
+    lock = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # another run is alive, or this file system locks no folders
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in out.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(left)
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        with tempfile.TemporaryDirectory(dir=out, prefix=UNFINISHED) as folder:
+            yield Path(folder)
+    finally:
+        os.close(lock)
 
 
 def _origin(world: World, folder: Path, driver: Driver | None) -> str:
@@ -154,7 +180,13 @@ def _refuse_foreign(bags: Sequence[Path], origin: str) -> None:
 
 
 def _record_bag(
-    source: str, bag: Path, episodes: range, seed: int, driver: Driver | None, origin: str
+    source: str,
+    drafts: Path,
+    seed: int,
+    driver: Driver | None,
+    origin: str,
+    bag: Path,
+    episodes: range,
 ) -> None:
     if driver is None:
         world = load_world(source, seed)
@@ -162,12 +194,11 @@ def _record_bag(
         spec = obstacle_of(driver.scenario)
         world = World(*load_world_file(source), seed, spec=spec)
     world.t_ns = START_NS + episodes.start * BAG_SPACING_NS
-    with tempfile.TemporaryDirectory(dir=bag.parent, prefix=".unfinished-") as folder:
-        unfinished = Path(folder) / bag.name
-        drive = partial(_operators, Path(source).parent) if driver is None else driver.drive
-        _write_bag(unfinished, world, episodes, drive)
-        (unfinished / ORIGIN).write_text(origin)
-        unfinished.rename(bag)
+    unfinished = drafts / bag.name
+    drive = partial(_operators, Path(source).parent) if driver is None else driver.drive
+    _write_bag(unfinished, world, episodes, drive)
+    (unfinished / ORIGIN).write_text(origin)
+    unfinished.rename(bag)
 
 
 def _write_bag(path: Path, world: World, episodes: range, drive: Drive) -> None:

@@ -21,7 +21,7 @@ from iql_ros.contract import Contract
 from iql_ros.contracts.contract_yaml import find_yaml, read_yaml, validated
 from iql_ros.contracts.schema import Name, Strict
 from iql_ros.errors import ContractError
-from sim.world_file import Place, Range
+from sim.world_file import WORLDS, Place, Range
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 LIBRARY = SCENARIOS / "library.yaml"
@@ -172,8 +172,13 @@ class Suite(Strict):
         world: str | None = None,
         scenario: str | None = None,
         episodes: int | None = None,
+        robot: str | None = None,
     ) -> Suite:
         """The same in another world, of one scenario only, or with other numbers of episodes.
+
+        Args:
+            world, scenario, episodes: in place of the suite's own.
+            robot: that it is for, for the error.
 
         Raises:
             ContractError: there is no such scenario, or no world at all.
@@ -183,12 +188,21 @@ class Suite(Strict):
             chosen = {n: s.model_copy(update={"episodes": episodes}) for n, s in chosen.items()}
         world = world or self.world
         if world is None:
-            raise ContractError(
-                f"suite {self.suite!r} is of no world in particular, and the robot has "
-                f"no shipped one: give --world WORLD.yaml or --suite SUITE.yaml, "
-                f"see docs/bring-your-own-robot.md"
-            )
+            raise ContractError(f"suite {self.suite!r} names no world{_remedy(robot)}")
         return self.model_copy(update={"scenarios": chosen, "world": world})
+
+
+def _remedy(robot: str | None) -> str:
+    """What to do about a suite that names no world."""
+    shipped = sorted(path.stem for path in WORLDS.glob("*.yaml"))
+    if robot in shipped:
+        return f": give --world {robot}, the shipped world of this robot"
+    none = "" if robot is None else f", and robot {robot!r} has no shipped one"
+    return (
+        f"{none} ({', '.join(shipped)} are shipped): describe the robot in a world file, then give "
+        f"--world WORLD.yaml, or --suite SUITE.yaml of a suite that names it "
+        f"(docs/bring-your-own-robot.md)"
+    )
 
 
 def default_suite(world: str) -> str:

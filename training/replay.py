@@ -23,7 +23,7 @@ from iql_ros.bundles.format import Support
 from iql_ros.contract import Contract, require_same
 from iql_ros.control.command import Command
 from iql_ros.controller import Controller, Policy
-from iql_ros.errors import BundleError
+from iql_ros.errors import BundleError, ContractError
 from iql_ros.fields import FieldPlan
 from iql_ros.policies import Opened, open_policy
 from iql_ros.sampler import tick_offset
@@ -126,8 +126,15 @@ def run_box(bundle: Bundle, recording: Recording, what: str) -> Replayed:
         recording: of the box.
         what: its name, for errors.
     """
-    contract = recording.contract
-    require_same(bundle.contract, contract, what)
+    contract, recorded_by = recording.contract, recording.about.get("bundle")
+    then = "a bundle that it does not name" if recorded_by is None else f"bundle {recorded_by[:12]}"
+    try:
+        require_same(bundle.contract, contract, what)
+    except ContractError as error:
+        raise ContractError(
+            f"{error}; {then} recorded it, and bundle {bundle.digest[:12]} cannot live its "
+            f"decisions again: give a bundle of the box's contract"
+        ) from None
     opened = _opened_as(bundle, recording.about.get("backend", "auto"))
     types = make_types(contract.definitions)
     relived = list(relive(recording, opened.policy, types, bundle.manifest.support))
@@ -135,15 +142,20 @@ def run_box(bundle: Bundle, recording: Recording, what: str) -> Replayed:
     box: dict[str, Any] = {
         "about": dict(recording.about),
         "backend": opened.backend,
-        "same_bundle": recording.about.get("bundle") == bundle.digest,
+        "same_bundle": recorded_by == bundle.digest,
         "decisions": len(relived),
         "identical": len(relived) - len(differing),
     }
+    if not box["same_bundle"]:
+        box["note"] = (
+            f"{then} recorded this black box, but bundle {bundle.digest[:12]} decides now; their "
+            f"contracts agree"
+        )
     if differing:
-        then, now = differing[0].then, differing[0].now
+        first, now = differing[0].then, differing[0].now
         box["first_difference"] = {
-            "t_ns": then.t_ns,
-            "then": [then.status.value, then.action.tolist()],
+            "t_ns": first.t_ns,
+            "then": [first.status.value, first.action.tolist()],
             "now": None if now is None else [now.status.value, now.action.tolist()],
         }
     return Replayed(

@@ -16,6 +16,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from iql_ros.errors import IqlRosError
 from iql_ros.nodes.controller_node import ControllerNode
 
 WAIT_S = 0.1
@@ -49,7 +50,7 @@ def main(args: Sequence[str] | None = None, *, autostart: bool = False) -> int:
         return _refused(error)
     try:
         node = ControllerNode()
-    except ParameterException as error:
+    except (ParameterException, IqlRosError) as error:
         rclpy.shutdown()
         return _refused(error)
     executor = SingleThreadedExecutor()

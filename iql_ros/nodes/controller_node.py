@@ -59,6 +59,7 @@ class ControllerNode(LifecycleNode):
 
         Raises:
             ParameterException: a parameter has the wrong type, or lies outside of its range.
+            IqlRosError: it was given a parameter that it does not have.
         """
         super().__init__(NAME, **options)
         self.refusal: str | None = None

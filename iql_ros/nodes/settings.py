@@ -1,13 +1,15 @@
 """The parameters of the controller node, each declared once: default, meaning, range.
 
-A wrong value is refused with the reason, whether it comes from a file, at start, or at run time.
+A wrong value is refused with the reason, whether it comes from a file, at start, or at run time;
+so is a name that nothing reads, since a mistyped `speed` would leave the robot at full speed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,14 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.parameter import Parameter
 
 from iql_ros.errors import IqlRosError
 
 SIM_TIME = "use_sim_time"
 """rclpy declares it for every node; here it is read at configure."""
+QOS_OVERRIDES = "qos_overrides."
+"""ROS's own too, though a node declares them only with the topic, if at all."""
 
 
 def _setting(default: Any, description: str, **rule: Any) -> Any:
@@ -101,9 +106,28 @@ def suffix_of(settings: Settings) -> str:
 
 
 def declare(node: Any) -> None:
-    """Declares all parameters on `node`."""
+    """Declares all parameters on `node`. Raises IqlRosError if it was given any other."""
     for name, setting in _BY_NAME.items():
         node.declare_parameter(name, setting.default, _descriptor(setting))
+    with node.handle:  # as rclpy itself asks for them; it keeps what nobody declares to itself
+        given = node.handle.get_parameters(Parameter)
+    unknown = [name for name in given if not node.has_parameter(name)]
+    unknown = [name for name in unknown if not name.startswith(QOS_OVERRIDES)]
+    if unknown:
+        raise IqlRosError(_unknown(unknown))
+
+
+def _unknown(names: Sequence[str]) -> str:
+    """What to say of parameters that the node does not have."""
+    known = [*_BY_NAME]
+    lines = []
+    for name in names:
+        near = get_close_matches(name, known, 1, cutoff=0.5)  # 0.6 misses policy_speed
+        meant = f": did you mean {near[0]!r}?" if near else ""
+        lines.append(f"parameter {name!r} is none of this node's{meant}")
+    lines.append(f"it has {', '.join(known)} (docs/operation.md)")
+    lines.append("what another node is to get must not stand under /** in a parameter file")
+    return "\n".join(lines)
 
 
 def read(node: Any) -> Settings:

@@ -74,9 +74,10 @@ def gate_command(
     """
     gate, scenarios, verdict = room("sim.gate"), room("sim.scenarios"), room("sim.verdict")
     loaded = load_bundle(bundle)
-    source = suite or scenarios.default_suite(world or loaded.contract.robot)
+    robot = loaded.contract.robot
+    source = suite or scenarios.default_suite(world or robot)
     chosen = scenarios.load_suite(source).narrowed(
-        world=world, scenario=scenario, episodes=episodes
+        world=world, scenario=scenario, episodes=episodes, robot=robot
     )
     if ros:
         _over_ros(bundle, chosen.world, episodes or ROS_EPISODES, seed, speed)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any
 
-import numpy as np
 from rosbags.typesys.store import Typestore
 
 from iql_ros.contract import Contract
 from iql_ros.control.outputs import Output
 from iql_ros.errors import ContractError, IqlRosError
-from iql_ros.verbs.terminal import room
+from iql_ros.verbs.terminal import NotInstalledError, room
 from iql_ros.wire import STAMP, Reader, make_types
 
 
@@ -28,6 +26,7 @@ def resolve(contract: Contract, source: str) -> list[str]:
 
     Raises:
         ContractError: a line for each type, path or rule that is wrong.
+        IqlRosError: something else stands in the place of the package that reads rules.
     """
     types = make_types(contract.definitions)
     unknown = {a for a, topic in contract.topics.items() if topic.type not in types.fielddefs}
@@ -39,10 +38,10 @@ def resolve(contract: Contract, source: str) -> list[str]:
     ]
     try:
         rules = room("training.conversion.rewards")
-    except (IqlRosError, ModuleNotFoundError) as error:
+    except NotInstalledError as error:
         remarks.append(f"not checked: reward and terminal rule, as training is missing: {error}")
     else:
-        faults += _rules(contract, rules)
+        faults += rules.rule_faults(contract)
     if faults:
         raise ContractError("\n".join(f"{source}: {fault}" for fault in faults))
     if contract.reward.function is not None:
@@ -96,19 +95,3 @@ def _paths(contract: Contract, types: Typestore, unknown: set[str]) -> Iterator[
                 Output(contract, types, alias)
             except IqlRosError as error:
                 yield f"topics.{alias}: {error}"
-
-
-def _rules(contract: Contract, rules: Any) -> Iterator[str]:
-    """Evaluates both rules over a step of zeros."""
-    fields = {name: np.zeros((2, len(contract.components(name)))) for name in contract.fields}
-    columns = rules.step_columns(contract, fields, np.zeros((1, contract.action_size)))
-    written = {
-        "reward.expression": contract.reward.expression,
-        "episode.terminal": contract.episode.terminal,
-    }
-    for key, text in written.items():
-        if text is not None:
-            try:
-                rules.evaluate(text, columns, key)
-            except ContractError as error:
-                yield str(error)

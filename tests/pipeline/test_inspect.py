@@ -241,6 +241,26 @@ def test_proposed_contract_names_joints_units_limits_and_converts(tmp_path: Path
     assert np.isfinite(steps.observations).all()
 
 
+def test_the_unit_of_joints_is_said_to_be_another_where_they_slide(tmp_path: Path) -> None:
+    def commanded(t_ms: int) -> Entry:
+        _, msgtype, _, fields = joints(t_ms, ["lift"], [0.0])
+        moving = {"velocity": np.array([np.cos(t_ms / 300)]), "effort": np.zeros(0)}
+        return ("/joint_command", msgtype, t_ms + 5, {**fields, **moving})
+
+    times = range(0, 2000, 20)
+    states = [joints(t, ["lift"], [np.sin(t / 300)]) for t in times]
+    places = [pose(t, (0, 0, 0, 1)) for t in times]
+    _, file = proposed(tmp_path, [*states, *places, *map(commanded, times)])
+    units = [line for line in file.read_text().splitlines() if "unit: " in line]
+    (position,) = [line for line in units if "name: joint_states_position" in line]
+    (place,) = [line for line in units if "topic: pose" in line]
+    (velocity,) = [line for line in units if line.startswith("    unit: ")]
+    assert position.endswith("]}   # rad, or m for a joint that slides")
+    assert velocity == "    unit: rad/s   # rad/s, or m/s for a joint that slides"
+    assert "#" not in place
+    assert load_contract(file).actions[0].unit == "rad/s"
+
+
 @pytest.mark.parametrize("names", [("a,b", "c]d"), ("1", "2"), ("x y", "-3:"), ("p/q", "p.q")])
 def test_joints_of_any_name_are_proposed_by_a_path_that_reads(
     tmp_path: Path, names: tuple[str, str]

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
+from iql_ros.cli import main
 from iql_ros.contract import Contract
 from iql_ros.errors import ContractError, DatasetError, LogError
 from tests.bags import float64, toy_contract, twist, write_bag
@@ -207,6 +208,14 @@ def test_a_process_that_dies_costs_only_its_log(
     assert "its process was killed: was the memory full" in failure["reason"]
 
 
+def test_a_training_module_in_the_working_folder_is_not_taken_for_the_package(
+    tmp_path: Path, logs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "training.py").write_text("raise SystemExit('theirs was run')")
+    monkeypatch.chdir(tmp_path)
+    assert convert(logs, contract(), tmp_path / "a.h5", jobs=2)["steps"] == 5 * LOGS
+
+
 def test_logs_that_all_fail_end_in_one_error_that_names_each(tmp_path: Path) -> None:
     bags = [a_log(tmp_path / f"bag{i}", i, states=0) for i in range(3)]
     with pytest.raises(LogError, match=r"none of 3 logs gave a step:\n.*bag0.*\n.*bag1.*\n.*bag2"):
@@ -215,6 +224,46 @@ def test_logs_that_all_fail_end_in_one_error_that_names_each(tmp_path: Path) -> 
     wrong = contract(reward={"expression": "y"})
     with pytest.raises(ContractError, match="uses 'y', which is no component"):
         convert([a_log(tmp_path / "bag3", 3)], wrong, tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (
+            {"reward": {"expression": "next_y - x"}},
+            [
+                "error: reward.expression = 'next_y - x' uses 'next_y', which is no component: "
+                "there are u, x, again, each also with the prefix next_"
+            ],
+        ),
+        (
+            {"reward": {"function": "nowhere:reward"}},
+            [
+                "left out reward.function = 'nowhere:reward' cannot be imported: No module named "
+                "'nowhere'",
+                "error: none of 4 logs gave a step: the reasons are above",
+            ],
+        ),
+    ],
+)
+def test_the_command_line_says_each_fault_once(
+    tmp_path: Path,
+    logs: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    lines: list[str],
+) -> None:
+    file = tmp_path / "contract.yaml"
+    file.write_text(contract(**changes).canonical_json())
+    out = tmp_path / "a.h5"
+    arguments = ["convert", str(logs[0].parent), "--contract", str(file), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["iql-ros", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert [line for line in capsys.readouterr().err.splitlines() if line] == lines
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["contract.yaml", "logs"]
 
 
 def test_a_copy_of_a_log_is_told(tmp_path: Path, logs: list[Path]) -> None:
@@ -238,6 +287,7 @@ def test_what_others_keep_in_the_folder_of_parts_stays(tmp_path: Path, logs: lis
 CONVERT = """
 import json, sys
 from pathlib import Path
+from iql_ros.cli import main
 from iql_ros.contract import Contract
 from training.conversion.convert import convert
 def progress(path, result):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from iql_ros.blackbox.recording_file import read_recording
 from iql_ros.blackbox.ring import BlackBox
 from iql_ros.bundle import Bundle
 from iql_ros.bundles.format import graph_metadata
+from iql_ros.cli import app
 from iql_ros.contract import Contract
 from iql_ros.controller import Controller
 from iql_ros.errors import ContractError
@@ -18,7 +22,7 @@ from iql_ros.policies import open_policy
 from iql_ros.wire import Writer, make_types
 from tests.bags import MS, START_NS
 from tests.small_bundle import CONTRACT, Mlp, write_bundle
-from training.replay import replay
+from training.replay import replay, run_box
 
 TYPES = make_types({})
 
@@ -83,15 +87,39 @@ def test_replay_of_a_box_with_another_bundle_names_the_first_difference(tmp_path
         contract=ours.contract,
         policy=mlp.graph(graph_metadata(ours.contract)),
     )
-    found = replay(theirs.path, box, tmp_path / "replay")["box"]
+    arguments = ["replay", str(theirs.path), str(box), "--out", str(tmp_path / "replay")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    note = (
+        f"bundle {ours.digest[:12]} recorded this black box, but bundle {theirs.digest[:12]} "
+        f"decides now; their contracts agree"
+    )
+    assert f"note {note}" in result.output
+    found = json.loads((tmp_path / "replay" / "replay.json").read_text())["box"]
+    assert found["note"] == note
     assert not found["same_bundle"]
     assert found["identical"] < found["decisions"]
     assert found["first_difference"]["then"][0] == "blending"
     assert found["first_difference"]["then"][1] != found["first_difference"]["now"][1]
 
 
+def test_a_box_that_names_no_bundle_says_so(tmp_path: Path) -> None:
+    bundle = bundle_with(tmp_path / "bundle")
+    recording = replace(read_recording(box_of(bundle, tmp_path / "box.mcap")), about={})
+    box = run_box(bundle, recording, "box.mcap").box
+    assert box is not None
+    assert box["note"].startswith("a bundle that it does not name recorded this black box, but ")
+
+
 def test_a_box_of_another_contract_is_refused(tmp_path: Path) -> None:
-    box = box_of(bundle_with(tmp_path / "ours"), tmp_path / "box.mcap")
+    ours = bundle_with(tmp_path / "ours")
+    box = box_of(ours, tmp_path / "box.mcap")
     other = bundle_with(tmp_path / "other", blend_s=0.5)
-    with pytest.raises(ContractError, match=r"box\.mcap was made by another contract .* safety"):
+    with pytest.raises(
+        ContractError, match=r"box\.mcap was made by another contract .* safety"
+    ) as e:
         replay(other.path, box, tmp_path / "replay")
+    assert str(e.value).endswith(
+        f"; bundle {ours.digest[:12]} recorded it, and bundle {other.digest[:12]} cannot live its "
+        f"decisions again: give a bundle of the box's contract"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+import rclpy
+from rclpy.context import Context
+
 from iql_ros.bundles.signing import sign_bundle
+from iql_ros.errors import IqlRosError
 from iql_ros.nodes.controller import REFUSED
+from iql_ros.nodes.controller_node import ControllerNode
+from iql_ros.nodes.settings import Settings
 from tests.keys import write_keys
 from tests.ros.robot import START_S, Processes, Robot, is_safe
 from tests.small_bundle import write_bundle
@@ -129,6 +136,8 @@ def test_a_bundle_of_another_contract_does_not_configure(
         ("mode:=fast", "mode"),
         ("speed:=1", "expecting type"),
         ("speed", "'-p speed'"),
+        ("max_speeed:=0.2", "parameter 'max_speeed' is none of this node's: did you mean 'speed'?"),
+        ("robot_description:=x", "'robot_description' is none of this node's\nit has bundle, "),
     ],
 )
 def test_a_wrong_parameter_at_start_ends_it_with_the_reason(
@@ -138,6 +147,41 @@ def test_a_wrong_parameter_at_start_ends_it_with_the_reason(
     assert process.wait(START_S) == REFUSED
     assert said in processes.log()
     assert "Traceback" not in processes.log()
+
+
+def built_with(*arguments: str) -> None:
+    """Makes a node of its own context, and ends it."""
+    context = Context()
+    rclpy.init(args=["--ros-args", *arguments], context=context)
+    try:
+        ControllerNode(context=context).destroy_node()
+    finally:
+        context.try_shutdown()
+
+
+def test_each_unknown_parameter_is_named_with_the_nearest_and_where_all_are_listed() -> None:
+    with pytest.raises(IqlRosError) as raised:
+        built_with("-p", "policy_speed:=0.2", "-p", "requires_gate:=false")
+    first, second, known, files = str(raised.value).splitlines()
+    assert first == "parameter 'policy_speed' is none of this node's: did you mean 'speed'?"
+    assert second.startswith("parameter 'requires_gate' is none of this node's")
+    assert known == f"it has {', '.join(f.name for f in fields(Settings))} (docs/operation.md)"
+    assert files == "what another node is to get must not stand under /** in a parameter file"
+
+
+def test_parameters_of_ros_and_of_other_nodes_are_no_business_of_the_controller(
+    tmp_path: Path,
+) -> None:
+    of_ros = "use_sim_time: true, start_type_description_service: false"
+    qos = '"qos_overrides./odom.subscription.depth": 1'
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        f"/**: {{ros__parameters: {{{of_ros}, {qos}}}}}\nanother: {{ros__parameters: {{foo: 1}}}}\n"
+    )
+    built_with("--params-file", str(file))
+    file.write_text("/**: {ros__parameters: {foo: 1}}\n")
+    with pytest.raises(IqlRosError, match="'foo' is none"):
+        built_with("--params-file", str(file))
 
 
 def test_the_service_is_not_started_again_where_it_would_be_refused_again() -> None:

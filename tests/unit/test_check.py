@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,10 @@ from iql_ros.contract import load_contract
 from iql_ros.errors import ContractError
 from iql_ros.verbs import resolve as resolving
 from iql_ros.verbs.resolve import resolve
+from iql_ros.verbs.terminal import NotInstalledError, room
 
-CRANE = Path(__file__).parents[2] / "examples" / "crane" / "contract.yaml"
+ROOT = Path(__file__).parents[2]
+CRANE = ROOT / "examples" / "crane" / "contract.yaml"
 REMOTE = "type: std_msgs/msg/Float64"
 
 
@@ -64,8 +69,47 @@ def test_a_type_of_an_unknown_package_is_named_as_not_checked(tmp_path):
 
 def test_without_training_the_rules_are_named_as_not_checked(monkeypatch):
     def missing(module):
-        raise ModuleNotFoundError(f"No module named {module!r}")
+        raise NotInstalledError(f"'numexpr' is not installed, {module} needs it")
 
     monkeypatch.setattr(resolving, "room", missing)
     (remark,) = resolve(load_contract("arm6"), "arm6")
     assert "not checked: reward and terminal rule" in remark
+
+
+@pytest.mark.parametrize("place", ["training.py", "training/__init__.py"])
+def test_a_module_of_the_users_that_shadows_a_package_is_named_and_not_run(tmp_path, place):
+    file = tmp_path / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("print('theirs was run')")
+    done = subprocess.run(
+        [sys.executable, "-m", "iql_ros.cli", "check", "arm6"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    where = file if place == "training.py" else file.parent
+    assert done.stderr.strip() == (
+        f"error: {where} shadows package 'training' of iql_ros, which is in {ROOT}: rename it, or "
+        f"take its folder off Python's path (the working folder, PYTHONPATH); if it was installed, "
+        f"uninstall it or use a clean venv"
+    )
+    assert done.stdout == ""
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(NotInstalledError, match=r"'training' is not beside iql_ros in .*: install"):
+        room("training.replay")
+
+
+def test_what_a_package_needs_and_lacks_is_named_with_what_to_install(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name="mujoco")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    with pytest.raises(
+        NotInstalledError, match=r"'mujoco' is not .*: pip install 'iql_ros\[sim\]'"
+    ):
+        room("sim.gate")

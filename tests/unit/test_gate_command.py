@@ -77,6 +77,18 @@ def test_a_failed_suite_exits_with_2_says_what_failed_and_how_to_watch_it(folder
     assert "failed in simulation" in (why_not(load_bundle(bundle), load_bundle(bundle).gate) or "")
 
 
+def test_a_record_that_is_replaced_is_told_with_its_suite_and_verdict(folder, bundle):
+    strict = SUITE.replace("suite: small", "suite: stricter").replace("0.0, inter", "1.0, inter")
+    (folder / "stricter.yaml").write_text(strict)
+    first = gate(bundle, "--suite", folder / "stricter.yaml", "--jobs", 1, code=2)
+    assert "it replaces" not in first
+    again = gate(bundle, "--suite", folder / "suite.yaml", "--jobs", 1, "--episodes", 2)
+    assert "it replaces the record of suite 'stricter', 12 episodes: failed\n" in again
+    third = gate(bundle, "--suite", folder / "suite.yaml", "--jobs", 1)
+    assert "it replaces the record of suite 'small', 6 episodes: passed\n" in third
+    assert load_bundle(bundle).gate.episodes == 12
+
+
 def test_a_fault_that_never_came_fails_and_says_what_to_do(folder, bundle):
     late = SUITE.replace("at_s: 0.5}", "at_s: 1.999}")
     (folder / "late.yaml").write_text(late)
@@ -117,7 +129,12 @@ def test_a_world_that_speaks_otherwise_is_refused(folder, bundle):
 
 def test_a_bundle_without_a_suite_of_its_own_is_asked_for_its_world(bundle):
     result = CliRunner().invoke(app, ["gate", str(bundle)])
-    assert "no shipped one: give --world WORLD.yaml or --suite SUITE.yaml" in str(result.exception)
+    assert re.match(
+        r"suite 'any' names no world, and robot 'joints' has no shipped one .*: describe the "
+        r"robot in a world file, then give --world WORLD\.yaml, or --suite SUITE\.yaml .*"
+        r"docs/bring-your-own-robot\.md",
+        str(result.exception),
+    )
 
 
 def test_the_viewer_without_a_display_says_so(folder, bundle, monkeypatch):

@@ -1,3 +1,5 @@
+import fcntl
+import os
 import shutil
 
 import numpy as np
@@ -138,6 +140,21 @@ def test_an_interrupted_recording_leaves_only_whole_bags(tmp_path):
     for bag in bags:
         assert (bag / "metadata.yaml").exists()
         assert len(read_results(bag)) == 1
+
+
+def test_what_a_killed_recording_left_goes_with_the_next_but_not_while_another_runs(tmp_path):
+    left = tmp_path / ".unfinished-killed" / "bag"
+    left.mkdir(parents=True)
+    (left / "bag.mcap").write_bytes(b"half")
+    stranger = tmp_path / ".notes"
+    stranger.mkdir()
+    alive = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(alive, fcntl.LOCK_SH)
+    record(tmp_path, 1, seed=1, world="cartpole")
+    assert left.exists()
+    os.close(alive)
+    (bag,) = record(tmp_path, 1, seed=1, world="cartpole").bags
+    assert sorted(tmp_path.iterdir()) == [stranger, bag]
 
 
 def test_no_episodes_is_refused(tmp_path):

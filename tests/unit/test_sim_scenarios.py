@@ -54,8 +54,28 @@ def test_the_digest_follows_every_number_and_no_description(tmp_path):
 def test_a_world_without_a_suite_gets_the_one_for_any():
     assert default_suite("arm6") == "arm6"
     assert default_suite("path/to/mine.yaml") == "any"
-    with pytest.raises(ContractError, match=r"of no world in particular.* give --world"):
-        load_suite("any").narrowed()
+
+
+@pytest.mark.parametrize(
+    ("robot", "said"),
+    [
+        (None, ""),
+        ("crane", ", and robot 'crane' has no shipped one"),
+    ],
+)
+def test_a_suite_without_a_world_names_the_robot_and_what_to_do(robot, said):
+    with pytest.raises(ContractError) as raised:
+        load_suite("any").narrowed(robot=robot)
+    assert str(raised.value) == (
+        f"suite 'any' names no world{said} (arm6, cartpole, diffbot are shipped): describe the "
+        f"robot in a world file, then give --world WORLD.yaml, or --suite SUITE.yaml of a suite "
+        f"that names it (docs/bring-your-own-robot.md)"
+    )
+
+
+def test_a_suite_without_a_world_for_a_shipped_robot_names_its_world():
+    with pytest.raises(ContractError, match="'any' names no world: give --world arm6, the shipped"):
+        load_suite("any").narrowed(robot="arm6")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from sim.record import record
 
 COMMANDS = {
     "record": ["record", "--robot", "diffbot", "--out", "logs", "--episodes", "400"],
@@ -58,3 +61,42 @@ def test_no_process_is_left_five_seconds_after_the_command_was_ended(tmp_path, n
         for left in in_session(process.pid):
             os.kill(left, signal.SIGKILL)
         process.wait(5)
+
+
+def recording(folder, output):
+    command = [sys.executable, "-m", "iql_ros.cli", *COMMANDS["record"], "--jobs", "2"]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=output, stderr=output, start_new_session=True, text=True
+    )
+
+
+def test_one_interrupt_ends_a_recording_at_once_and_says_what_stays(tmp_path):
+    process = recording(tmp_path, subprocess.PIPE)
+    assert until(lambda: any(tmp_path.glob("logs/*/metadata.yaml")), 40), "nothing was recorded"
+    time.sleep(0.3)  # the next bags are under way, and take seconds more
+    os.killpg(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    _, output = process.communicate(timeout=40)
+    took_s = time.monotonic() - began
+    said = re.fullmatch(
+        r"interrupted: whole bags with (\d+) of 400 episodes stay in logs, what began is dropped; "
+        r"the same command again goes on where it was",
+        output.strip(),
+    )
+    assert said, output
+    whole = [path.name for path in (tmp_path / "logs").iterdir()]
+    assert all(name.startswith("diffbot_seed0_") for name in whole)
+    assert 50 <= int(said[1]) <= 50 * len(whole)  # one may have become whole at the last moment
+    assert process.returncode == 130
+    assert took_s < 1.5  # 0.3 s; a busy machine takes longer
+
+
+def test_what_a_killed_recording_had_begun_is_gone_after_the_next(tmp_path):
+    process = recording(tmp_path, subprocess.DEVNULL)
+    assert until(lambda: any(tmp_path.glob("logs/.unfinished-*/*")), 40), "nothing was recorded"
+    process.kill()
+    process.wait()
+    assert until(lambda: not in_session(process.pid), 5)
+    assert any(tmp_path.glob("logs/.unfinished-*/*"))
+    record(tmp_path / "logs", 1, seed=5, world="cartpole")
+    assert not any(tmp_path.glob("logs/.unfinished-*"))

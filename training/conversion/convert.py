@@ -24,6 +24,7 @@ from iql_ros.errors import ContractError, DatasetError, LogError
 from training.conversion.many import Failed, convert_each
 from training.conversion.one_log import FLAGS, FLOATS, Converted, convert_log
 from training.conversion.parts import Part, read_part
+from training.conversion.rewards import rule_faults
 from training.datasets.file import FORMAT, write_dataset
 from training.logs import find_logs
 from training.report import build_report, write_report
@@ -60,13 +61,15 @@ def convert(
 
     Raises:
         LogError: no log found, or none gave a step.
-        ContractError: the contract fits none of the logs.
+        ContractError: a rule of the contract cannot be evaluated, or it fits none of the logs.
         DatasetError: `out` exists, or another process is converting to it.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs = {jobs} must be at least 1")
     if out.exists() and not force:
         raise DatasetError(f"{out} exists: choose another name or pass --force")
+    if faults := rule_faults(contract):  # of the contract, and so of every log
+        raise ContractError("\n".join(faults))
     paths = find_logs(logs)
     with _parts_folder(out) as folder:
         results: list[tuple[Path, Part | Failed]] = []

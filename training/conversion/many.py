@@ -28,7 +28,9 @@ from training.conversion.parts import Part, log_size
 
 # A process takes half a second to start: as long as reading so much, or so many small logs.
 WORTH_BYTES, WORTH_LOGS = 1 << 26, 16
-SERVE = "from training.conversion.many import serve; serve()"
+# The working folder, which -c puts first, comes last: a training.py in it is not this package.
+SERVE = "import sys; sys.path.append(sys.path.pop(0))\n"
+SERVE += "from training.conversion.many import serve; serve()"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 

@@ -66,6 +66,24 @@ def evaluate(expression: str, columns: Columns, owner: str) -> Array:
     return np.broadcast_to(value, (size,)).astype(np.float64)
 
 
+def rule_faults(contract: Contract) -> list[str]:
+    """What is wrong with the expressions of a contract, tried over a step of zeros."""
+    fields = {name: np.zeros((2, len(contract.components(name)))) for name in contract.fields}
+    columns = step_columns(contract, fields, np.zeros((1, contract.action_size)))
+    written = {
+        "reward.expression": contract.reward.expression,
+        "episode.terminal": contract.episode.terminal,
+    }
+    faults = []
+    for key, text in written.items():
+        if text is not None:
+            try:
+                evaluate(text, columns, key)
+            except ContractError as error:
+                faults.append(str(error))
+    return faults
+
+
 def rewards(contract: Contract, columns: Columns) -> Array:
     """Reward of each step by the contract's rule, shape (N,).
 

@@ -43,7 +43,8 @@ _UNITS = (
     (re.compile(r"voltage"), "V"),
     (re.compile(r"current"), "A"),
 )
-_JOINT_UNITS = {"position": "rad", "velocity": "rad/s", "effort": "N m"}
+_JOINT_UNITS = {"position": ("rad", "m"), "velocity": ("rad/s", "m/s"), "effort": ("N m", "N")}
+"""Of a joint that turns, and of one that slides."""
 _ANGLES = {"theta", "yaw", "heading"}
 
 
@@ -116,10 +117,12 @@ def make_part(values: Values, period_s: float, *, constant_too: bool) -> Part | 
     if numbers.is_sequence and all(part.isdigit() for part in numbers.parts):
         # The beams of a scan are alike; a pair for each would bury the contract.
         low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
+    unit, unit_sliding = _units(numbers, chosen)
     return Part(
         name=_name(numbers, chosen),
         path=numbers.path(chosen),
-        unit=_unit(numbers, chosen),
+        unit=unit,
+        unit_sliding=unit_sliding,
         kind=_kind(numbers, chosen),
         low=low,
         high=high,
@@ -200,15 +203,16 @@ def _name(numbers: Numbers, chosen: Sequence[int]) -> str:
     return f"{last}_{numbers.parts[chosen[0]]}".strip("_")
 
 
-def _unit(numbers: Numbers, chosen: Sequence[int]) -> str:
+def _units(numbers: Numbers, chosen: Sequence[int]) -> tuple[str, str]:
+    """The unit; and of joints, the one that it is if they slide. "" where nothing tells."""
     words = _words(numbers, chosen)
     if numbers.is_quaternion:
-        return ""
+        return "", ""
     if numbers.is_sequence and numbers.owner.rpartition("/")[2].startswith("Joint"):
-        return _JOINT_UNITS.get(_kind(numbers, chosen), "")
+        return _JOINT_UNITS.get(_kind(numbers, chosen), ("", ""))
     if "angular_acceleration" in words or ("Accel" in numbers.owner and "angular" in words):
-        return "rad/s^2"
-    return next((unit for pattern, unit in _UNITS if pattern.search(words)), "")
+        return "rad/s^2", ""
+    return next((unit for pattern, unit in _UNITS if pattern.search(words)), ""), ""
 
 
 def _kind(numbers: Numbers, chosen: Sequence[int]) -> str:

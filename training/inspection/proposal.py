@@ -19,6 +19,8 @@ class Part:
 
     Attributes:
         path: in the contract's grammar.
+        unit: "" where the names do not tell.
+        unit_sliding: of joints, which turn or slide and do not say which: the unit if they slide.
         kind: "position", "velocity", "effort", or "" where the names do not tell.
         low, high: the data's range, widened and rounded outward, shape (components,).
         slew: largest change per second, shape (components,); 0 where it never changes.
@@ -30,6 +32,7 @@ class Part:
     name: str
     path: str
     unit: str
+    unit_sliding: str
     kind: str
     low: Array
     high: Array

@@ -164,7 +164,15 @@ def _signal(use: Use, part: Part, name: str) -> Iterator[str]:
 def _message_field(use: Use, part: Part, name: str, *, with_limits: bool = True) -> str:
     limits = f", limits: {_pairs(part.low, part.high)}" if with_limits else ""
     unit = f", unit: {part.unit}" if part.unit else ""
-    return f"  - {{name: {name}, topic: {use.alias}, path: {json.dumps(part.path)}{unit}{limits}}}"
+    field = f"{{name: {name}, topic: {use.alias}, path: {json.dumps(part.path)}{unit}{limits}}}"
+    return f"  - {field}{_sliding(part)}"
+
+
+def _sliding(part: Part) -> str:
+    """Of joints, a comment on their unit: a message does not say which of them slide."""
+    if not part.unit_sliding:
+        return ""
+    return f"   # {part.unit}, or {part.unit_sliding} for a joint that slides"
 
 
 def _action(use: Use, part: Part, name: str) -> Iterator[str]:
@@ -182,7 +190,7 @@ def _action(use: Use, part: Part, name: str) -> Iterator[str]:
     yield f"    topic: {use.alias}"
     yield f"    path: {json.dumps(part.path)}"
     if part.unit:
-        yield f"    unit: {part.unit}"
+        yield f"    unit: {part.unit}{_sliding(part)}"
     yield f"    limits: {_pairs(part.low, part.high)}"
     if (part.slew > 0).all():
         slew = [rounded_up(float(value)) for value in part.slew]
