@@ -161,6 +161,7 @@ def test_a_reward_function_gets_named_columns(
     ("expression", "message"),
     [
         ("next_y - x", "uses 'next_y', which is no component: there are u, x"),
+        ("lgo(x)", "'lgo' is no function: there are abs, .* where"),
         ("__import__('os')", "cannot be evaluated"),
         ("x.T", "cannot be evaluated"),
         ("x +", "cannot be evaluated"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 from collections.abc import Mapping
 
 import numexpr
 import numpy as np
+from numexpr.expressions import functions as FUNCTIONS
 from numpy.typing import NDArray
 
 from iql_ros.contract import Contract
@@ -62,8 +64,20 @@ def evaluate(expression: str, columns: Columns, owner: str) -> Array:
             f"each also with the prefix next_"
         ) from None
     except (ValueError, TypeError, SyntaxError, NotImplementedError, AttributeError) as error:
-        raise ContractError(f"{owner} = {expression!r} cannot be evaluated: {error}") from None
+        reason = _unknown_function(expression) if isinstance(error, TypeError) else None
+        raise ContractError(
+            f"{owner} = {expression!r} cannot be evaluated: {reason or error}"
+        ) from None
     return np.broadcast_to(value, (size,)).astype(np.float64)
+
+
+def _unknown_function(expression: str) -> str | None:
+    """Names what a valid expression calls that is no function; of that numexpr only gives up."""
+    called = [node.func for node in ast.walk(ast.parse(expression)) if isinstance(node, ast.Call)]
+    for function in called:
+        if isinstance(function, ast.Name) and function.id not in FUNCTIONS:
+            return f"{function.id!r} is no function: there are {', '.join(sorted(FUNCTIONS))}"
+    return None
 
 
 def rule_faults(contract: Contract) -> list[str]:
