@@ -29,6 +29,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from iql_ros.errors import IqlRosError, LogError
 from iql_ros.files import write_text
+from iql_ros.nodes.settings import refuse_unknown
 from iql_ros.nodes.types import message_class
 from iql_ros.nodes.wiring import qos_of
 from iql_ros.sampler import SECOND_NS
@@ -53,6 +54,7 @@ class SimNode(Node):
     def __init__(self) -> None:
         """Declares the parameters and creates the interfaces of the world's contract."""
         super().__init__("simulator")
+        self._known: list[str] = []
         self.episodes = self._parameter("episodes", 10)
         self.seed = self._parameter("seed", 0)
         self.world_source = self._parameter("world", "arm6")
@@ -64,6 +66,7 @@ class SimNode(Node):
             if getattr(self, name) <= 0:
                 raise IqlRosError(f"parameter {name} is {getattr(self, name)}: must be above 0")
         self.bundle = self._parameter("bundle", "")
+        refuse_unknown(self, self._known)
         self.latencies_us: list[float] = []
         self.answered: list[int] = []
         self.periods = 0
@@ -118,6 +121,7 @@ class SimNode(Node):
         self.answered.append(self.periods)
 
     def _parameter(self, name: str, default: Any) -> Any:
+        self._known.append(name)
         return self.declare_parameter(name, default).value
 
 

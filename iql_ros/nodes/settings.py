@@ -109,17 +109,25 @@ def declare(node: Any) -> None:
     """Declares all parameters on `node`. Raises IqlRosError if it was given any other."""
     for name, setting in _BY_NAME.items():
         node.declare_parameter(name, setting.default, _descriptor(setting))
+    refuse_unknown(node, [*_BY_NAME])
+
+
+def refuse_unknown(node: Any, known: Sequence[str]) -> None:
+    """Raises IqlRosError if `node` was given a parameter that it has not declared.
+
+    Args:
+        known: names of those that it has, for the error.
+    """
     with node.handle:  # as rclpy itself asks for them; it keeps what nobody declares to itself
         given = node.handle.get_parameters(Parameter)
     unknown = [name for name in given if not node.has_parameter(name)]
     unknown = [name for name in unknown if not name.startswith(QOS_OVERRIDES)]
     if unknown:
-        raise IqlRosError(_unknown(unknown))
+        raise IqlRosError(_unknown(unknown, known))
 
 
-def _unknown(names: Sequence[str]) -> str:
+def _unknown(names: Sequence[str], known: Sequence[str]) -> str:
     """What to say of parameters that the node does not have."""
-    known = [*_BY_NAME]
     lines = []
     for name in names:
         near = get_close_matches(name, known, 1, cutoff=0.5)  # 0.6 misses policy_speed

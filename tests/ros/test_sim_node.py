@@ -172,3 +172,9 @@ def test_a_speed_of_zero_is_refused(start):
     code, output = start(speed=0.0).finish(START_S)
     assert code == 1
     assert "parameter speed is 0.0: must be above 0" in output
+
+
+def test_a_mistyped_parameter_is_refused_with_the_nearest_name(start):
+    code, output = start(episdes=3).finish(START_S)
+    assert code == 1
+    assert "parameter 'episdes' is none of this node's: did you mean 'episodes'?" in output
