@@ -27,6 +27,8 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 START_S = 60.0  # an upper bound for a busy machine; it takes 2 s
+AGAIN_S, LOST_S = 5.0, 30.0  # an answer takes milliseconds, a transition up to a few seconds
+GOALS = {1: "inactive", 2: "unconfigured", 3: "active", 4: "inactive"}  # by transition
 Diagnosis = tuple[int, str, dict[str, str]]
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -108,16 +110,28 @@ class Robot:
     # -- orders ------------------------------------------------------------------------
 
     def call(self, kind: Any, name: str, request: Any, again_s: float = START_S) -> Any:
-        """Calls a service; where a killed server may have got the request, again after a while."""
+        """Calls a service; asks again after a while, where that does no harm.
+
+        A killed server may have got the request, and DDS drops the answer of a server that has
+        not met the client yet.
+        """
+        answer = self._answer(kind, name, request, again_s, START_S)
+        assert answer is not None, name
+        return answer
+
+    def _answer(
+        self, kind: Any, name: str, request: Any, again_s: float, within_s: float
+    ) -> Any | None:
         client = self.node.create_client(kind, name)
         assert self.until(client.service_is_ready), name
-        given_up_s = time.monotonic() + START_S
+        given_up_s = time.monotonic() + within_s
         future = client.call_async(request)
-        while not self.until(future.done, again_s):
-            assert time.monotonic() < given_up_s, name
+        while not self.until(future.done, min(again_s, within_s)):
+            if time.monotonic() > given_up_s:
+                break
             future = client.call_async(request)
         self.node.destroy_client(client)
-        return future.result()
+        return future.result() if future.done() else None
 
     def trigger(self, name: str, again_s: float = START_S) -> tuple[bool, str]:
         answer = self.call(Trigger, f"{self.controller}/{name}", Trigger.Request(), again_s)
@@ -127,16 +141,21 @@ class Robot:
         """Sets a parameter; returns why it was refused, "" if it was not."""
         request = SetParameters.Request()
         request.parameters = [Parameter(name, value=value).to_parameter_msg()]
-        (result,) = self.call(SetParameters, f"{self.controller}/set_parameters", request).results
+        name = f"{self.controller}/set_parameters"
+        (result,) = self.call(SetParameters, name, request, AGAIN_S).results
         return "" if result.successful else result.reason
 
     def transition(self, number: int) -> bool:
+        """Whether it came about; if the answer is lost, the state tells: asking again would not."""
         request = ChangeState.Request()
         request.transition.id = number
-        return bool(self.call(ChangeState, f"{self.controller}/change_state", request).success)
+        name = f"{self.controller}/change_state"
+        answer = self._answer(ChangeState, name, request, LOST_S, LOST_S)
+        return self.state() == GOALS[number] if answer is None else bool(answer.success)
 
     def state(self) -> str:
-        answer = self.call(GetState, f"{self.controller}/get_state", GetState.Request())
+        name = f"{self.controller}/get_state"
+        answer = self.call(GetState, name, GetState.Request(), AGAIN_S)
         return str(answer.current_state.label)
 
     def press(self, *, stop: bool) -> None:
