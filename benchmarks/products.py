@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks._report import parse_arguments, progress, report
-from training.learning.products import has_fast_bfloat16
+from training.learning.products import has_fast_bfloat16, onednn
 
 SIZE, EACH = 256, 50  # rows and columns, products of a round
 
@@ -57,23 +57,18 @@ def _ways() -> dict[str, Callable[[], object]]:
     ways: dict[str, Callable[[], object]] = {
         "mm_float32": lambda: torch.mm(x, weight),
         "mm_float32_of_transposed": lambda: torch.mm(x.mT, weight),
-        "onednn_float32": lambda: _linear(x, weight, bias),
+        "onednn_float32": lambda: onednn(x, weight, bias, relu=True),
     }
     if has_fast_bfloat16():
         x16, weight16, bias16 = (tensor.bfloat16() for tensor in (x, weight, bias))
         ways |= {
             "mm_bfloat16": lambda: torch.mm(x16, weight16),
             "mm_bfloat16_of_transposed": lambda: torch.mm(x16.mT, weight16),
-            "onednn_bfloat16": lambda: _linear(x16, weight16, bias16),
-            "onednn_bfloat16_to_float32": lambda: _linear(x16, weight16, bias16).float(),
+            "onednn_bfloat16": lambda: onednn(x16, weight16, bias16, relu=True),
+            "onednn_bfloat16_to_float32": lambda: onednn(x16, weight16, bias16, relu=True).float(),
             "mm_float32_rounded_by_onednn": lambda: _rounded(x, weight),
         }
     return ways
-
-
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "relu", [], "")
-    return result
 
 
 def _rounded(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

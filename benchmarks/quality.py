@@ -82,12 +82,8 @@ def _quick(arguments: argparse.Namespace, out: Path) -> dict[str, object]:
 def _measure(arguments: argparse.Namespace) -> dict[str, object]:
     recipes = {robot: _datasets(arguments, robot) for robot in arguments.robots}
     trials = _trials(recipes, arguments.out.absolute(), arguments)
-    with workers.Pool(arguments.jobs) as pool:
-        try:
-            list(pool.map(run_trial, trials))
-        except BaseException:
-            pool.drop()
-            raise
+    with workers.Pool(arguments.jobs, drops=True) as pool:
+        list(pool.map(run_trial, trials))
     return _results(recipes, trials)
 
 

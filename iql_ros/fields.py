@@ -23,6 +23,7 @@ class FieldPlan:
         contract: the contract it was made for.
         names: the wanted fields in order, memory fields (history, previous action) included.
         paths: by topic alias, the paths whose components make up that topic's row.
+        widths: by topic alias, how many values that row has.
         parts: by name of a message field, the alias of its topic and its place in that row.
         derived: name, feature and operands of each derived field, after its operands.
     """
@@ -34,13 +35,13 @@ class FieldPlan:
         self.paths: dict[str, list[str]] = {}
         self.parts: dict[str, tuple[str, slice]] = {}
         self.derived: list[tuple[str, Feature, Sequence[str]]] = []
-        widths: dict[str, int] = {}
+        self.widths: dict[str, int] = {}
         for name in contract.closure(self.names):
             field = contract.fields[name]
             if field.topic is not None and field.path is not None:
-                start = widths.get(field.topic, 0)
+                start = self.widths.get(field.topic, 0)
                 stop = start + len(component_labels(field.path))
-                widths[field.topic] = stop
+                self.widths[field.topic] = stop
                 self.paths.setdefault(field.topic, []).append(field.path)
                 self.parts[name] = (field.topic, slice(start, stop))
             elif field.derive is not None:
@@ -73,7 +74,7 @@ class Frame:
     def __init__(self, plan: FieldPlan) -> None:
         """Lays out the fields of `plan`; all are NaN."""
         self._plan = plan
-        widths = [sum(len(component_labels(p)) for p in paths) for paths in plan.paths.values()]
+        widths = [*plan.widths.values()]
         widths += [len(plan.contract.components(name)) for name, _, _ in plan.derived]
         self._ends = list(accumulate(widths))
         self.values = np.full(sum(widths), np.nan)

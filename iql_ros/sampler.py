@@ -288,9 +288,9 @@ class Sampler:
         self._topics = {alias: _LiveTopic(plan.contract, alias) for alias in plan.paths}
         self._frame = Frame(plan)
         fields = [plan.contract.fields[name] for name in plan.names]
-        self._remembers = any(f.history_of is not None or f.previous_action for f in fields)
+        remembers = any(f.history_of is not None or f.previous_action for f in fields)
         self._depth = max([f.steps for f in fields if f.history_of is not None], default=1)
-        self._places = None if self._remembers else self._frame.places(plan.names)
+        self._places = None if remembers else self._frame.places(plan.names)
         self._past: list[dict[str, Array]] = []
 
     def put(self, alias: str, arrival_ns: int, stamp_ns: int, row: Array) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import active_children, get_context, parent_process
+from types import TracebackType
 from typing import ParamSpec, TypeVar, final
 
 LOOK_S = 0.5
@@ -24,10 +25,18 @@ class Pool(ProcessPoolExecutor):
     Ctrl-C, which the terminal sends to all, is for this process alone.
     """
 
-    def __init__(self, jobs: int) -> None:
-        """Starts no process yet; there will be `jobs` at most."""
+    def __init__(self, jobs: int, *, drops: bool = False) -> None:
+        """Starts no process yet.
+
+        Args:
+            jobs: so many at most.
+            drops: what becomes of work that is going on when an exception, Ctrl-C included, ends
+                the `with` of the pool: it is ended amid what it does, or else waited for. Only for
+                work that returns next to nothing, as an answer that is too long for one write to a
+                pipe might be cut and waited for. What has not begun never will.
+        """
         super().__init__(jobs, get_context("spawn"), initializer=_begin)
-        self._not_ours = active_children()
+        self._drops, self._not_ours = drops, active_children()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Lets a process call `fn`, and starts one if none is free."""
@@ -39,15 +48,18 @@ class Pool(ProcessPoolExecutor):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def drop(self) -> None:
-        """Ends the processes amid what they do; only for work that returns next to nothing.
-
-        An answer that is too long for one write to a pipe might be cut and waited for.
-        """
-        for process in active_children():
-            if process not in self._not_ours:
-                process.kill()
-        self.shutdown()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits for the work, or leaves it; see `drops`."""
+        if kind is not None and self._drops:
+            for process in active_children():
+                if process not in self._not_ours:
+                    process.kill()
+        self.shutdown(cancel_futures=kind is not None and not self._drops)
 
 
 def _begin() -> None:

@@ -114,14 +114,10 @@ def run_suite(
         # After Ctrl-C no more chunks are begun, and those that run are waited for.
         with workers.Pool(jobs) as pool:
             running = {pool.submit(work, *chunk): chunk for chunk in chunks}
-            try:
-                for finished in as_completed(running):
-                    chunk = running[finished]
-                    results[chunk] = finished.result()
-                    progress(done := done + len(chunk[1]), total)
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+            for finished in as_completed(running):
+                chunk = running[finished]
+                results[chunk] = finished.result()
+                progress(done := done + len(chunk[1]), total)
     return _collected(suite, seed, [(chunk[0], *results[chunk]) for chunk in chunks])
 
 

@@ -112,17 +112,14 @@ def record(
     _refuse_foreign(bags, origin)
     done = episodes - sum(len(numbers) for _, numbers in todo)
     progress(done, episodes)
-    with _drafts(out) as drafts, workers.Pool(jobs) as pool:
+    # Dropped after Ctrl-C, as a bag can take minutes more.
+    with _drafts(out) as drafts, workers.Pool(jobs, drops=True) as pool:
         record_bag = partial(_record_bag, world, drafts, seed, driver, origin)
         running = {pool.submit(record_bag, bag, numbers): len(numbers) for bag, numbers in todo}
-        try:
-            for finished in as_completed(running):
-                finished.result()
-                done += running[finished]
-                progress(done, episodes)
-        except BaseException:  # Ctrl-C included: a bag can take minutes more
-            pool.drop()
-            raise
+        for finished in as_completed(running):
+            finished.result()
+            done += running[finished]
+            progress(done, episodes)
     return Recording(tuple(bags), tuple(r for bag in bags for r in read_results(bag)))
 
 

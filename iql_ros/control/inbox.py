@@ -62,8 +62,7 @@ class Inbox:
         if row is None:
             self._unreadable[alias] = problem
             return False
-        if self._unreadable:
-            self._unreadable.pop(alias, None)
+        self._unreadable.pop(alias, None)
         self._frozen.put(alias, arrival_ns, row)
         self._sampler.put(alias, arrival_ns, stamp_ns, row)
         return True

@@ -44,7 +44,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
         relu: whether a ReLU follows.
     """
     if _on_onednn(x) and weight.shape[-1] > 1:  # one output is a plain dot product
-        return _onednn(x, weight.mT, bias[0], relu)
+        return onednn(x, weight.mT, bias[0], relu)
     if relu and x.device.type == "cuda" and len(x) == 1:  # one kernel for all three
         return torch._addmm_activation(bias[0, 0], x[0], weight[0])[None]
     multiply = torch.addmm if x.ndim == 2 else torch.baddbmm
@@ -59,9 +59,9 @@ def weight_gradient(x: Tensor, dy: Tensor, out: Tensor) -> None:
     elif x.dtype == torch.bfloat16:  # here torch.mm is oneDNN's, and takes x as it lies
         out.copy_(torch.mm(x.mT, dy))
     elif dy.shape[1] < x.shape[1]:  # oneDNN's first factor is copied to lie row by row
-        out.mT.copy_(_onednn(dy.mT, x.mT, None, relu=False))
+        out.mT.copy_(onednn(dy.mT, x.mT, None, relu=False))
     else:
-        out.copy_(_onednn(x.mT, dy.mT, None, relu=False))
+        out.copy_(onednn(x.mT, dy.mT, None, relu=False))
 
 
 def bias_gradient(dy: Tensor, out: Tensor) -> None:
@@ -78,7 +78,7 @@ def input_gradient(dy: Tensor, weight: Tensor) -> Tensor:
     if weight.shape[-1] == 1:
         return dy * weight.mT
     if _on_onednn(dy):
-        return _onednn(dy, weight, None, relu=False)
+        return onednn(dy, weight, None, relu=False)
     return torch.matmul(dy, weight.mT)
 
 
@@ -86,7 +86,7 @@ def _on_onednn(x: Tensor) -> bool:
     return _HAS_ONEDNN and x.ndim == 2 and x.device.type == "cpu" and x.dtype in _ONEDNN_TYPES
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     """Returns x weight^T + bias; the operator that torch's own compiler emits for a CPU."""
     after = "relu" if relu else "none"
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], "")
