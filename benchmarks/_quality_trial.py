@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,8 @@ def run_peer(python: Path | None, module: str, *arguments: object) -> None:
             f"stable-baselines3==2.9.2 'gymnasium[mujoco]' mujoco==3.17.0 torch==2.13.0, "
             f"then --peer-python peers/bin/python"
         )
+    # A worker blocks Ctrl-C, which the peer would inherit; it outlives a worker that is dropped.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # What rclpy's wheels set for this interpreter would mislead another.
     ours = ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
